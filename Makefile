@@ -1,0 +1,36 @@
+# Every target first sets up what is missing (scripts/setup): .venv, and on Debian and Ubuntu, as root, system packages.
+PYTHON ?= python3
+ARGS ?=
+export PYTHON
+export PATH := $(PATH):/usr/sbin:/sbin
+
+python := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1 /p' Makefile | while read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+
+setup: ## set up what is missing, and nothing else
+	@scripts/setup
+
+demo: setup ## see it work (root)
+	$(python) examples/demo.py
+
+test: setup ## run all tests, examples and linters (root, or those that need it are skipped; ARGS='-k ipam')
+	$(python) -m pytest -n auto --dist worksteal $(ARGS)
+
+lint: setup ## check style and types
+	$(python) -m ruff check
+	$(python) -m ruff format --check
+	$(python) -m mypy
+
+bench: setup ## measure, beside a C program that does the same work (root)
+	$(python) -m benchmarks.wire --scale 1000 --threads 8 --import --memory $(ARGS)
+	$(python) -m benchmarks.ipam
+	$(python) -m benchmarks.store
+
+clean: ## remove .venv, caches and what was built
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,151 @@
+"""libnetwork for Python: container networks, endpoints and sandboxes as an embeddable library.
+
+::
+
+    import pynetwork
+
+    with pynetwork.Controller() as controller:
+        network = controller.new_network("bridge", "network1", subnets=["10.88.0.0/24"])
+        endpoint = network.create_endpoint("endpoint1")
+        sandbox = controller.new_sandbox("container1")
+        endpoint.join(sandbox)
+        sandbox.run(["ip", "address"])
+
+The model is libnetwork's: a :class:`Controller` makes a :class:`Network`, a network makes an
+:class:`Endpoint`, and an endpoint joins a :class:`Sandbox`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pynetwork.controller import Controller
+    from pynetwork.core import Surroundings
+    from pynetwork.drivers import BridgeDriver, BridgeOptions, Driver, HostDriver, NoOptions, NullDriver
+    from pynetwork.endpoint import Endpoint
+    from pynetwork.engine import Report
+    from pynetwork.errors import (
+        ApplyError,
+        ConflictError,
+        ExhaustedError,
+        InvalidValueError,
+        NotFoundError,
+        PynetworkError,
+        RequestError,
+        StoreError,
+        UnavailableError,
+        UnknownDriverError,
+    )
+    from pynetwork.ipam import DefaultIpam, DefaultPool, IpamDriver, NullIpam, Policy, Pool, PoolRequest
+    from pynetwork.network import Network
+    from pynetwork.plan import Plan, Step, Steps, Verb
+    from pynetwork.sandbox import Sandbox
+    from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec, StaticRoute, Subnet
+    from pynetwork.store import MemoryStore, SqliteStore
+    from pynetwork.types import HOST_NETNS, Scope
+
+__all__ = [
+    "HOST_NETNS",
+    "ApplyError",
+    "BridgeDriver",
+    "BridgeOptions",
+    "Capabilities",
+    "ConflictError",
+    "Controller",
+    "DefaultIpam",
+    "DefaultPool",
+    "Driver",
+    "Endpoint",
+    "EndpointSpec",
+    "ExhaustedError",
+    "HostDriver",
+    "InvalidValueError",
+    "IpamDriver",
+    "MemoryStore",
+    "Network",
+    "NetworkSpec",
+    "NoOptions",
+    "NotFoundError",
+    "NullDriver",
+    "NullIpam",
+    "Plan",
+    "Policy",
+    "Pool",
+    "PoolRequest",
+    "PynetworkError",
+    "Report",
+    "RequestError",
+    "Sandbox",
+    "SandboxSpec",
+    "Scope",
+    "SqliteStore",
+    "StaticRoute",
+    "Step",
+    "Steps",
+    "StoreError",
+    "Subnet",
+    "Surroundings",
+    "UnavailableError",
+    "UnknownDriverError",
+    "Verb",
+]
+
+# Where each name lives. Importing the package costs next to nothing; a program that only catches its
+# errors, or only wants the allocator, does not pay for the rest.
+_HOMES: Final = {
+    "pynetwork.controller": ("Controller",),
+    "pynetwork.core": ("Surroundings",),
+    "pynetwork.drivers": ("BridgeDriver", "BridgeOptions", "Driver", "HostDriver", "NoOptions", "NullDriver"),
+    "pynetwork.endpoint": ("Endpoint",),
+    "pynetwork.engine": ("Report",),
+    "pynetwork.errors": (
+        "ApplyError",
+        "ConflictError",
+        "ExhaustedError",
+        "InvalidValueError",
+        "NotFoundError",
+        "PynetworkError",
+        "RequestError",
+        "StoreError",
+        "UnavailableError",
+        "UnknownDriverError",
+    ),
+    "pynetwork.ipam": (
+        "DefaultIpam",
+        "DefaultPool",
+        "IpamDriver",
+        "NullIpam",
+        "Policy",
+        "Pool",
+        "PoolRequest",
+    ),
+    "pynetwork.network": ("Network",),
+    "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),
+    "pynetwork.sandbox": ("Sandbox",),
+    "pynetwork.specs": (
+        "Capabilities",
+        "EndpointSpec",
+        "NetworkSpec",
+        "SandboxSpec",
+        "StaticRoute",
+        "Subnet",
+    ),
+    "pynetwork.store": ("MemoryStore", "SqliteStore"),
+    "pynetwork.types": ("HOST_NETNS", "Scope"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            value: object = getattr(import_module(home), name)
+            globals()[name] = value
+            return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,101 @@
+"""Values to JSON records and back.
+
+A record is an object of the value's fields, those at their empty default left out, and ``"v"``, the
+version of its schema. Reading keeps no opinion on unknown fields: whoever rewrites a record passes
+them through (``extra``), so an older program does not lose what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import attrs
+
+from pynetwork.errors import PynetworkError, StoreError
+from pynetwork.plan import Plan
+from pynetwork.resources import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from pynetwork.resources import Resource
+
+__all__ = ["VERSION", "decode_plan", "decode_value", "encode", "encode_plan", "loads"]
+
+VERSION: Final = 1
+_EMPTY: Final = (None, (), "")
+_T = TypeVar("_T")
+_dumps = json.JSONEncoder(separators=(",", ":"), default=lambda value: _plain(value)).encode  # noqa: PLW0108 - defined below
+
+
+def encode(value: object, extra: Mapping[str, object] | None = None) -> str:
+    """Return *value*, an attrs instance or plain data, as a JSON record with the fields of *extra*."""
+    body = _plain(value) if attrs.has(type(value)) else cast("dict[str, object]", value)
+    return _dumps({"v": VERSION, **body, **(extra or {})})
+
+
+def loads(key: str, text: str) -> dict[str, Any]:
+    """
+    Return the fields of the record *text*.
+
+    Raises:
+        StoreError: It is no record, or of a schema this version does not know.
+    """
+    try:
+        record = json.loads(text)
+        version = record.pop("v", None)
+    except (ValueError, AttributeError) as error:
+        msg = f"record {key} cannot be read: {error}"
+        raise StoreError(msg) from error
+    if version != VERSION:
+        msg = f"record {key} has schema {version}, this version of pynetwork knows {VERSION}: upgrade it"
+        raise StoreError(msg)
+    return cast("dict[str, Any]", record)
+
+
+def decode_value(cls: type[_T], key: str, fields: Mapping[str, Any]) -> tuple[_T, dict[str, Any]]:
+    """Return *fields* of the record *key* as a *cls*, and those that it does not have."""
+    names = _fields(cast("Hashable", cls))
+    known = {name: value for name, value in fields.items() if name in names}
+    extra = {name: value for name, value in fields.items() if name not in names}
+    try:
+        return cls(**known), extra
+    except (TypeError, ValueError, PynetworkError) as error:
+        msg = f"record {key} does not describe a {cls.__name__}: {error}"
+        raise StoreError(msg) from error
+
+
+def encode_plan(plan: Iterable[Resource]) -> list[dict[str, object]]:
+    """Return *plan* as plain data."""
+    return [{"kind": resource.kind, **_plain(resource)} for resource in plan]
+
+
+def decode_plan(key: str, data: Iterable[Mapping[str, Any]]) -> Plan:
+    """Return the plan that :func:`encode_plan` made *data* of."""
+    return Plan(_resource(key, item) for item in data)
+
+
+def _resource(key: str, item: Mapping[str, Any]) -> Resource:
+    cls = KINDS.get(item["kind"])
+    if cls is None:
+        msg = f"record {key} holds a resource of kind {item['kind']!r}, which this version does not know"
+        raise StoreError(msg)
+    names = _fields(cast("Hashable", cls))
+    return cls(**{name: value for name, value in item.items() if name in names})
+
+
+@functools.cache  # attrs.fields costs more than the encoding
+def _fields(cls: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cast("type[Any]", cls)) if field.init)
+
+
+def _plain(value: object) -> Any:  # noqa: ANN401 - JSON data
+    if attrs.has(type(value)):
+        names = _fields(cast("Hashable", type(value)))
+        return {name: item for name in names if (item := getattr(value, name)) not in _EMPTY}
+    if isinstance(value, MappingProxyType):
+        return dict(value)
+    return str(value)  # ipaddress values

@@ -1,0 +1,151 @@
+"""Making a host what the records say, after a reboot, a crash, or somebody else's hands.
+
+Observe what carries our tag, compare with the plans of all scopes, repair each scope as a request
+of its own (so nothing runs into a live one), and delete what no record knows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.errors import PynetworkError
+from pynetwork.plan import Plan, Step, Steps, diff
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pynetwork.engine.engine import Engine
+    from pynetwork.resources import Key, Resource
+
+__all__ = ["Report", "reconcile"]
+
+_ORDER = ("network", "sandbox", "join")
+
+
+@attrs.frozen(kw_only=True)
+class Report:
+    """
+    What :meth:`Controller.reconcile` found and did; ``str()`` is for people.
+
+    Attributes:
+        dry_run: Whether it only looked.
+        finished: Deletions of dead processes that were completed, in words.
+        undone: Other requests of dead processes, undone.
+        repaired: Steps that brought recorded objects back to what they should be.
+        pruned: Steps that deleted objects which carry our tag and are in no record.
+        failed: What could not be done, and why.
+    """
+
+    dry_run: bool
+    finished: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
+    repaired: tuple[Step, ...] = ()
+    pruned: tuple[Step, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether there was nothing to do."""
+        return not (self.finished or self.undone or self.repaired or self.pruned or self.failed)
+
+    def __str__(self) -> str:
+        if self.is_clean:
+            return "nothing to do: the host is as recorded"
+        would = "would " if self.dry_run else ""
+        lines = [
+            *(f"{would}finish: {what}" for what in self.finished),
+            *(f"{would}undo: {what}" for what in self.undone),
+            *(f"{would}repair: {step}" for step in self.repaired),
+            *(f"{would}prune: {step}" for step in self.pruned),
+            *(f"failed: {line}" for line in self.failed),
+        ]
+        return "\n".join(lines)
+
+
+@attrs.define
+class _Findings:
+    repairs: dict[str, Steps]
+    prunes: Steps
+
+
+def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
+    """
+    Repair, prune, and finish or undo interrupted requests.
+
+    Args:
+        engine: Of the controller.
+        dry_run: Only report what would be done.
+
+    Returns:
+        A report. Failures are in it, not raised.
+    """
+    with engine.mirror.lock:
+        engine.mirror.refresh()
+        dead = [intent for intent in engine.world.intents.values() if engine.is_dead(intent)]
+    failed: list[str] = []
+    for intent in dead if not dry_run else ():
+        failed += (f"{intent.what}: {line}" for line in engine.recover(intent))
+    findings = _observe(engine)
+    if not dry_run:
+        failed += _repair(engine, findings.repairs)
+        failed += engine.force(findings.prunes)
+    return Report(
+        dry_run=dry_run,
+        finished=tuple(intent.what for intent in dead if intent.finish),
+        undone=tuple(intent.what for intent in dead if not intent.finish),
+        repaired=tuple(step for steps in findings.repairs.values() for step in steps),
+        pruned=findings.prunes,
+        failed=tuple(failed),
+    )
+
+
+def _observe(engine: Engine) -> _Findings:
+    with engine.mirror.lock:
+        expected = _expected(engine)
+    observed = engine.kernel.observe(Plan(dict.fromkeys(item for plan in expected.values() for item in plan)))
+    with engine.mirror.lock:
+        # A request may have come or gone since. Its intent was written before its first step, so
+        # whatever it made is in the plans by now, and is none of our business.
+        engine.mirror.refresh()
+        still = _expected(engine)
+        known = _claimed(engine)
+    stable = {scope: plan for scope, plan in expected.items() if still.get(scope) == plan}
+    by_key = {resource.key: resource for resource in observed}
+    return _Findings(
+        repairs=_drift(stable, by_key),
+        prunes=diff(Plan(item for item in observed if item.key not in known), Plan()),
+    )
+
+
+def _expected(engine: Engine) -> dict[str, Plan]:
+    """Return the plans of the scopes that no request holds, networks first."""
+    held = {name for intent in engine.world.intents.values() for name in intent.holds}
+    scopes = sorted(engine.world.scopes, key=lambda scope: _ORDER.index(scope.partition("/")[0]))
+    return {scope: engine.world.plan(scope) for scope in scopes if scope not in held}
+
+
+def _claimed(engine: Engine) -> set[Key]:
+    """Return the keys of all that is recorded, or part of a request under way."""
+    plans = [scoped.plan for scoped in engine.world.scopes.values()]
+    plans += (plan for intent in engine.world.intents.values() for plan in intent.before.values())
+    return {key for plan in plans for item in plan for key in (item.key, *item.provides)}
+
+
+def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource]) -> dict[str, Steps]:
+    found = {}
+    for scope, plan in expected.items():
+        actual = Plan(observed[item.key] for item in plan if item.key in observed)
+        steps = diff(actual, plan)
+        if steps:
+            found[scope] = steps
+    return found
+
+
+def _repair(engine: Engine, repairs: Mapping[str, Steps]) -> Iterable[str]:
+    for scope, steps in repairs.items():
+        try:
+            yield from engine.repair(scope, steps)
+        except PynetworkError as error:
+            yield f"repair {scope}: {error}"

@@ -1,0 +1,209 @@
+"""Consecutive operations in one namespace, carried out with one entry and one send."""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from pynetwork.errors import PynetworkError
+from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel.compile import Host, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel.netlink import NetlinkSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pynetwork.kernel.compile import Operation
+    from pynetwork.kernel.netlink import Message
+    from pynetwork.kernel.netns import Namespaces
+
+__all__ = ["Chunk", "Outcome"]
+
+
+class _Place(Host, Protocol):
+    """The kernel that a chunk is carried out for."""
+
+    namespaces: Namespaces
+
+    @property
+    def host(self) -> NetlinkSocket:
+        """The socket of the host's own namespace."""
+        ...
+
+    def prepare_directory(self) -> None:
+        """Make the directory that namespaces are pinned in."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until all that was deleted is gone."""
+        ...
+
+
+@attrs.define
+class Outcome:
+    """
+    What became of a chunk.
+
+    Attributes:
+        done: Positions of the operations that took effect.
+        failed: Position of the first that failed.
+        error: Why; None when all went well.
+    """
+
+    done: set[int] = attrs.field(factory=set)
+    failed: int = 0
+    error: OSError | PynetworkError | None = None
+
+    def fail(self, position: int, error: OSError | PynetworkError) -> Outcome:
+        """Note a failure, unless there was one before it."""
+        if self.error is None or position < self.failed:
+            self.failed, self.error = position, error
+        return self
+
+
+class Chunk:
+    """
+    Operations in one namespace.
+
+    Args:
+        kernel: Whose they are.
+        place: Path of the namespace; None is the host's own.
+        operations: Sysctls first, as the ranks of resources have it.
+    """
+
+    def __init__(self, kernel: _Place, place: str | None, operations: Sequence[Operation]) -> None:
+        self._kernel = kernel
+        self._place = place
+        self._operations = operations
+        self._outcome = Outcome()
+        self._indexes: dict[str, int] = {}
+        self._pending: list[tuple[int, Message]] = []
+        self._descriptors: dict[str, int] = {}
+        self._socket = kernel.host
+
+    def run(self) -> Outcome:
+        """Carry them out, up to the first that fails; messages behind it may have gone out with it."""
+        if self._place is None:
+            self._on_host()
+        else:
+            self._inside(self._place)
+        return self._outcome
+
+    def index(self, name: str) -> int:
+        """Return the ifindex of a link in the namespace."""
+        index = self._indexes.get(name)
+        if index is None:
+            self._deliver()  # it may be among what is made here
+            index = rtnl.parse_link(self._socket.ask(rtnl.get_link(name))).ifindex
+            self._indexes[name] = index
+        return index
+
+    def descriptor(self, path: str) -> int:
+        """Return an open descriptor of a namespace, closed when all is sent."""
+        if path not in self._descriptors:
+            self._descriptors[path] = netns.open_namespace(path)
+        return self._descriptors[path]
+
+    def _inside(self, place: str) -> None:
+        """Enter the namespace, or make it, for all sysctls and a socket; then send from outside."""
+        makes = isinstance(self._operations[0], Make)
+        sends = any(isinstance(operation, Send) for operation in self._operations)
+        position = 0
+
+        def prepare() -> NetlinkSocket | None:
+            nonlocal position
+            for position, operation in enumerate(self._operations):
+                if isinstance(operation, Write):
+                    sysctl.write(operation.name, operation.value)
+                    self._outcome.done.add(position)
+            return NetlinkSocket() if sends else None
+
+        try:
+            if makes:
+                self._kernel.prepare_directory()
+                socket = self._kernel.namespaces.create(place, prepare)
+                self._outcome.done.add(0)
+            else:
+                socket = self._kernel.namespaces.call(place, prepare)
+        except (OSError, PynetworkError) as error:
+            if makes:
+                self._outcome.done.clear()  # what was made was unmade
+            self._outcome.fail(position, error)
+            return
+        if socket is not None:
+            with socket:
+                self._socket = socket
+                self._send(range(len(self._operations)))
+
+    def _on_host(self) -> None:
+        """Send messages together, and do all else one by one in between."""
+        start = 0
+        for position, operation in enumerate(self._operations):
+            if isinstance(operation, Send):
+                continue
+            if not self._send(range(start, position)) or not self._single(position, operation):
+                return
+            start = position + 1
+        self._send(range(start, len(self._operations)))
+
+    def _single(self, position: int, operation: Operation) -> bool:
+        try:
+            match operation:
+                case Write(name=name, value=value):
+                    self._kernel.namespaces.home(partial(sysctl.write, name, value))
+                case Pin(path=path, source=source):
+                    self._kernel.prepare_directory()
+                    self._kernel.namespaces.pin(source, path)
+                case Unpin(path=path):
+                    netns.unpin(path)
+                case Treat(act=act):
+                    act(self._kernel)
+        except (OSError, PynetworkError) as error:
+            self._outcome.fail(position, error)
+            return False
+        self._outcome.done.add(position)
+        return True
+
+    def _send(self, positions: Iterable[int]) -> bool:
+        """Send the messages among *positions*; returns whether all went well."""
+        try:
+            for position in positions:
+                operation = self._operations[position]
+                if not isinstance(operation, Send):
+                    continue
+                try:
+                    message = operation.build(self)
+                except (OSError, PynetworkError) as error:
+                    self._outcome.fail(position, error)
+                    return False
+                self._pending.append((position, message))
+            self._deliver()
+        finally:
+            self._pending.clear()
+            while self._descriptors:
+                os.close(self._descriptors.popitem()[1])
+        return self._outcome.error is None
+
+    def _deliver(self) -> None:
+        """Send what was built so far."""
+        if not self._pending:
+            return
+        positions, messages = zip(*self._pending, strict=True)
+        self._pending.clear()
+        errors = self._socket.batch(messages)
+        if any(
+            error.errno == errno.EEXIST and messages[number].kind == rtnl.RTM_NEWLINK
+            for number, error in errors.items()
+        ):
+            # The name may be that of a link which was deleted a moment ago and is about to go.
+            self._kernel.flush()
+            again = list(errors)
+            refused = self._socket.batch([messages[number] for number in again])
+            errors = {again[number]: error for number, error in refused.items()}
+        self._outcome.done.update(p for number, p in enumerate(positions) if number not in errors)
+        for number, error in errors.items():
+            self._outcome.fail(positions[number], error)

@@ -1,0 +1,258 @@
+"""From steps to operations: what is sent, written or mounted, and in which namespace.
+
+Pure but for the functions that operations hold: those look things up when their turn comes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import attrs
+
+from pynetwork.kernel import rtnl
+from pynetwork.plan import Step, Verb
+from pynetwork.resources import (
+    Address,
+    Bridge,
+    LinkSysctl,
+    LinkUp,
+    Neighbour,
+    Netns,
+    Route,
+    Sysctl,
+    Veth,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pynetwork.kernel.netlink import Message
+    from pynetwork.resources import Resource
+
+__all__ = ["Host", "Lookup", "Make", "Operation", "Pin", "Send", "Treat", "Unpin", "Write", "compile_step"]
+
+
+class Lookup(Protocol):
+    """What a message may need to know when it is built."""
+
+    def index(self, name: str) -> int:
+        """Return the ifindex of a link in the namespace that the message is for."""
+        ...
+
+    def descriptor(self, netns: str) -> int:
+        """Return an open descriptor of a namespace."""
+        ...
+
+
+class Host(Protocol):
+    """The rare things that need a look before they are done."""
+
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Take an existing bridge as it is, or make it."""
+        ...
+
+    def change_bridge(self, bridge: Bridge) -> None:
+        """Change a bridge that is ours, leave another alone."""
+        ...
+
+    def doom_bridge(self, bridge: Bridge) -> None:
+        """Delete a bridge that is ours, soon, and free its name now."""
+        ...
+
+    def adopt_address(self, address: Address) -> None:
+        """Take an existing address as it is, or make it."""
+        ...
+
+    def drop_address(self, address: Address) -> None:
+        """Delete an address that is ours."""
+        ...
+
+
+@attrs.frozen
+class Make:
+    """Make a namespace and pin it with the file *place*."""
+
+    place: str
+
+
+@attrs.frozen
+class Pin:
+    """Pin the namespace *source* with a file."""
+
+    place: None
+    path: str
+    source: str
+
+
+@attrs.frozen
+class Unpin:
+    """Remove a pin."""
+
+    place: None
+    path: str
+
+
+@attrs.frozen
+class Write:
+    """Write a sysctl."""
+
+    place: str | None
+    name: str
+    value: str
+
+
+@attrs.frozen
+class Send:
+    """Send a message."""
+
+    place: str | None
+    build: Callable[[Lookup], Message]
+
+
+@attrs.frozen
+class Treat:
+    """Do one of the rare things."""
+
+    place: None
+    act: Callable[[Host], None]
+
+
+Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Treat
+
+
+def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...]:
+    """
+    Return what to do for *step*.
+
+    Args:
+        step: Any but an effect.
+        group: Of links that we make.
+        doomed: Group of links that are to be deleted.
+    """
+    resource = step.resource
+    if step.verb is Verb.DELETE:
+        return _delete(resource, doomed)
+    if step.verb is Verb.UPDATE:
+        return _update(resource, step.previous)
+    return _create(resource, group)
+
+
+def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - a case for each kind
+    match resource:
+        case Netns(path=path, adopted=None):
+            return Make(path), Send(path, lambda _: rtnl.set_link("lo", up=True))
+        case Netns(path=path, adopted=str(source)):
+            return (Pin(None, path, source),)
+        case Bridge(adopt=True):
+            return (Treat(None, lambda host: host.adopt_bridge(resource)),)
+        case Bridge():
+            return create_bridge(resource, group)
+        case Veth():
+            return _create_veth(resource, group)
+        case Address(adopt=True):
+            return (Treat(None, lambda host: host.adopt_address(resource)),)
+        case Address(netns=place, dev=dev, cidr=cidr):
+            return (Send(place, lambda look: rtnl.address(cidr, look.index(dev))),)
+        case Route():
+            return _route(resource)
+        case Neighbour(netns=place, dev=dev, address=address, mac=mac):
+            return (Send(place, lambda look: rtnl.neighbour(address, look.index(dev), mac=mac)),)
+    return _update(resource, None)
+
+
+def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, ...]:
+    match resource:
+        case Sysctl(netns=place, name=name, value=value) | LinkSysctl(netns=place, name=name, value=value):
+            return (Write(place, name, value),)
+        case Bridge():
+            return (Treat(None, lambda host: host.change_bridge(resource)),)
+        case Veth() if isinstance(previous, Veth):
+            return _update_veth(resource, previous)
+        case LinkUp(netns=place, dev=dev):
+            return (Send(place, lambda _: rtnl.set_link(dev, up=True)),)
+        case Route():
+            return _route(resource, replace=True)
+        case Neighbour(netns=place, dev=dev, address=address, mac=mac):
+            replace = partial(rtnl.neighbour, address, mac=mac, replace=True)
+            return (Send(place, lambda look: replace(index=look.index(dev))),)
+    msg = f"{resource} cannot be changed in place"
+    raise NotImplementedError(msg)
+
+
+def _delete(resource: Resource, doomed: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
+    match resource:
+        case Netns(path=path):
+            return (Unpin(None, path),)
+        case Bridge():
+            return (Treat(None, lambda host: host.doom_bridge(resource)),)
+        case Veth(name=name):
+            # Down at once, so that no packet passes any more; gone when the doomed group is deleted.
+            return (Send(None, lambda _: rtnl.set_link(name, up=False, group=doomed)),)
+        case Address(adopt=True):
+            return (Treat(None, lambda host: host.drop_address(resource)),)
+        case Address(netns=place, dev=dev, cidr=cidr):
+            return (Send(place, lambda look: rtnl.address(cidr, look.index(dev), delete=True)),)
+        case Route():
+            return _route(resource, delete=True)
+        case Neighbour(netns=place, dev=dev, address=address):
+            return (Send(place, lambda look: rtnl.neighbour(address, look.index(dev), delete=True)),)
+    return ()  # sysctls and being up have no delete
+
+
+def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
+    """Return what makes a bridge."""
+    name = bridge.name
+    return (
+        Send(None, lambda _: rtnl.bridge(name, mac=bridge.mac, mtu=bridge.mtu, group=group)),
+        Send(None, lambda _: rtnl.no_autoconf(name)),
+    )
+
+
+def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
+    def build(look: Lookup) -> Message:
+        return rtnl.veth(
+            veth.name,
+            peer=veth.peer,
+            mac=veth.mac,
+            netns=look.descriptor(veth.netns),
+            group=group,
+            mtu=veth.mtu,
+            master=None if veth.bridge is None else look.index(veth.bridge),
+        )
+
+    return (
+        Send(None, build),
+        Send(None, lambda _: rtnl.no_autoconf(veth.name)),
+        Send(veth.netns, lambda _: rtnl.no_autoconf(veth.peer)),
+    )
+
+
+def _update_veth(veth: Veth, previous: Veth) -> tuple[Operation, ...]:
+    operations: list[Operation] = []
+    if veth.bridge != previous.bridge:
+
+        def enslave(look: Lookup) -> Message:
+            master = 0 if veth.bridge is None else look.index(veth.bridge)
+            return rtnl.set_link(veth.name, master=master, up=True)
+
+        operations.append(Send(None, enslave))
+    if veth.mtu != previous.mtu and veth.mtu is not None:
+        change = partial(rtnl.set_link, mtu=veth.mtu)
+        operations.append(Send(None, lambda _: change(veth.name)))
+        operations.append(Send(veth.netns, lambda _: change(veth.peer)))
+    return tuple(operations)
+
+
+def _route(route: Route, *, replace: bool = False, delete: bool = False) -> tuple[Operation, ...]:
+    def build(look: Lookup) -> Message:
+        return rtnl.route(
+            route.dst,
+            look.index(route.dev),
+            via=route.via,
+            metric=route.metric,
+            replace=replace,
+            delete=delete,
+        )
+
+    return (Send(route.netns, build),)

@@ -1,0 +1,117 @@
+"""What a host says of itself: its routes and name servers, its identity, which processes live."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from pynetwork.kernel import rtnl
+from pynetwork.kernel.netlink import NetlinkSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pynetwork.types import IPNetwork
+
+__all__ = ["boot_id", "host_networks", "is_alive", "machine_seed", "nameservers", "process_identity"]
+
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's stub asks
+_STUB: Final = ipaddress.ip_address("127.0.0.53")
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_START_TIME: Final = 19  # field 22 of proc_pid_stat(5), counted after the command
+
+
+def host_networks() -> tuple[IPNetwork, ...]:
+    """
+    Return what a subnet chosen for a network must not overlap.
+
+    Destinations of the host's routes in all tables, default routes, loopback, link-local and multicast
+    aside, and its name servers. What libnetwork looks at, for both families.
+    """
+    with NetlinkSocket() as netlink:
+        routes = [rtnl.parse_route(payload) for payload in netlink.dump(rtnl.dump_routes)]
+    found = [
+        ipaddress.ip_network(route.dst)
+        for route in routes
+        if route is not None and route.table != rtnl.RT_TABLE_LOCAL
+    ]
+    servers = [ipaddress.ip_network(address) for address in nameservers()]
+    return tuple(dict.fromkeys(network for network in (*found, *servers) if _matters(network)))
+
+
+def _matters(network: IPNetwork) -> bool:
+    return bool(network.prefixlen) and not (
+        network.is_loopback or network.is_link_local or network.is_multicast
+    )
+
+
+def nameservers(
+    path: Path = _RESOLV_CONF, behind_stub: Path = _RESOLVED_CONF
+) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    """Return the addresses of the host's name servers, those behind systemd's stub if it is the only one."""
+    found = tuple(_nameservers(path))
+    return tuple(_nameservers(behind_stub)) if found == (_STUB,) else found
+
+
+def _nameservers(path: Path) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    with suppress(OSError, UnicodeDecodeError):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            words = line.split()
+            if words[:1] == ["nameserver"] and len(words) > 1:
+                with suppress(ValueError):
+                    yield ipaddress.ip_address(words[1].partition("%")[0])
+
+
+def machine_seed() -> bytes:
+    """Return bytes that are this machine's own and stay so (machine-id(5)), else those of its name."""
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        with suppress(OSError):
+            seed = path.read_bytes().strip()
+            if seed:
+                return seed
+    return socket.gethostname().encode()
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the kernel from all others (random(4))."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def process_identity() -> str:
+    """Return what tells this process from all others, past and future, on this host."""
+    pid = os.getpid()
+    return f"{boot_id()}:{_pid_namespace()}:{pid}:{_start_time(pid)}"
+
+
+def is_alive(identity: str) -> bool:
+    """
+    Return whether the process of an identity still runs.
+
+    One of another pid namespace cannot be seen, and counts as alive.
+    """
+    boot, namespace, pid, start = identity.split(":")
+    if boot != boot_id():
+        return False
+    if namespace != _pid_namespace():
+        return True
+    with suppress(OSError):
+        return _start_time(int(pid)) == start
+    return False
+
+
+def _pid_namespace() -> str:
+    return str(os.stat("/proc/self/ns/pid").st_ino)  # noqa: PTH116 - a magic link, followed
+
+
+def _start_time(pid: int) -> str:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    # The command, field 2, is in parentheses and may hold anything.
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in {"Z", "X"}:
+        raise ProcessLookupError(pid)  # dead, but not buried
+    return fields[_START_TIME]

@@ -1,0 +1,263 @@
+"""The real host: steps become netlink messages, one send for each namespace they touch in turn."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections import Counter
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
+
+from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel.chunk import Chunk
+from pynetwork.kernel.compile import compile_step, create_bridge
+from pynetwork.kernel.explain import check_privileges, explained
+from pynetwork.kernel.later import Later
+from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
+from pynetwork.kernel.observe import Observer, Snapshot
+from pynetwork.plan import Plan, StepFailedError, Verb, diff
+from pynetwork.resources import Announce, Netns, Veth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pynetwork.plan import Step
+    from pynetwork.resources import Address, Bridge
+
+__all__ = ["LinuxKernel"]
+
+_REAP_SECONDS: Final = 0.02
+_ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
+_GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
+
+
+class LinuxKernel:
+    """
+    The host this process runs on, see :class:`~pynetwork.kernel.port.Kernel`.
+
+    Links it makes carry their owner in their group, routes and addresses a protocol number, files of
+    namespaces the end of their name. Its host is the network namespace of the thread that makes it.
+
+    Args:
+        instance: Hexadecimal id of the owner; two of different ids never touch each other's objects.
+        netns_dir: Where namespaces are pinned.
+
+    Raises:
+        UnavailableError: A privilege is missing.
+    """
+
+    def __init__(self, instance: str, netns_dir: Path) -> None:
+        check_privileges()
+        # 28 bits of the id under a mark of ours; the lowest bit tells the doomed from the living.
+        self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFE)
+        self.doomed = self.group | 1
+        self._suffix = f".{instance[:8]}"
+        self._directory = netns_dir
+        self._has_directory = False
+        self.namespaces = netns.Namespaces()
+        self._host = NetlinkSocket()
+        self._later = Later()
+        self._reap_soon()  # what a process that died had handed over
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        """Take *steps* in order, see :meth:`pynetwork.kernel.port.Kernel.apply`."""
+        effects = [step for step in steps if step.verb is Verb.EMIT]
+        if effects:
+            self._emit(effects)
+            steps = [step for step in steps if step.verb is not Verb.EMIT]
+        if not replay:
+            self._take(steps)
+            return
+        for number, step in enumerate(steps):
+            try:
+                self._retake(step)
+            except (OSError, PynetworkError) as error:
+                raise StepFailedError(step, steps[:number]) from error
+
+    def observe(self, expected: Plan) -> Plan:
+        """Return what is there, see :meth:`pynetwork.kernel.port.Kernel.observe`."""
+        observer = Observer(
+            namespaces=self.namespaces,
+            host=lambda: Snapshot(self._host),
+            group=self.group,
+            directory=self._directory,
+            suffix=self._suffix,
+        )
+        return observer.observe(expected)
+
+    def flush(self) -> None:
+        """Wait until all that was deleted is gone."""
+        self._later.flush()
+
+    def close(self) -> None:
+        """Finish what was put off and release everything. Idempotent."""
+        self._later.close()
+        self.namespaces.close()
+        self._host.close()
+
+    # Steps
+
+    def _take(self, steps: Sequence[Step]) -> None:
+        """Take *steps*, consecutive operations in one namespace at once."""
+        operations = [
+            (number, operation)
+            for number, step in enumerate(steps)
+            for operation in compile_step(step, group=self.group, doomed=self.doomed)
+        ]
+        pending = Counter(number for number, _ in operations)
+        for place, run in groupby(operations, key=lambda pair: pair[1].place):
+            numbers, chunk = zip(*run, strict=True)
+            outcome = Chunk(self, place, chunk).run()
+            pending.subtract(numbers[position] for position in outcome.done)
+            if outcome.error is not None:
+                failed = steps[numbers[outcome.failed]]
+                done = [step for number, step in enumerate(steps) if not pending[number]]
+                raise StepFailedError(failed, done) from explained(outcome.error, failed)
+        if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
+            self._reap_soon()
+
+    def _retake(self, step: Step) -> None:
+        """Take a step that may have been taken before."""
+        resource = step.resource
+        if step.verb is Verb.CREATE and isinstance(resource, Netns) and resource.adopted is not None:
+            if netns.is_pinned(resource.path):
+                return
+            msg = f"namespace {resource.adopted} was adopted; once lost it cannot be adopted again"
+            raise UnavailableError(msg)
+        try:
+            self._take((step,))
+        except StepFailedError as error:
+            cause = error.__cause__
+            code = cause.errno if isinstance(cause, OSError) else None
+            if step.verb is Verb.DELETE and code in _GONE:
+                return
+            if step.verb is Verb.DELETE or code not in {errno.EEXIST, *_GONE}:
+                raise (cause or error) from None
+            self._make_as_wanted(step, cause or error)
+
+    def _make_as_wanted(self, step: Step, error: BaseException) -> None:
+        resource = step.resource
+        found = [item for item in self.observe(Plan((resource,))) if item.key == resource.key]
+        if not found and isinstance(resource, Netns):
+            netns.unpin(resource.path)  # a file without a namespace on it, left by a crash or a reboot
+        steps = diff(Plan(found), Plan((resource,)))
+        if not found and not isinstance(resource, Netns) and step.verb is Verb.CREATE:
+            raise error from None  # somebody else's is in the way
+        try:
+            self._take(steps)
+        except StepFailedError as again:
+            raise (again.__cause__ or again) from None
+
+    # Effects and what is put off
+
+    def _emit(self, effects: Iterable[Step]) -> None:
+        for step in effects:
+            effect = step.resource
+            if isinstance(effect, Announce):
+                key = (effect.netns, effect.dev)  # the kernel announces all addresses of a link at once
+                self._later.call(key, _ANNOUNCE_SECONDS, partial(self._announce, *key))
+
+    def _announce(self, path: str, dev: str) -> None:
+        def announce() -> None:
+            name = dev.replace(".", "/")
+            sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
+            sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
+            with NetlinkSocket() as socket:
+                link = rtnl.parse_link(socket.ask(rtnl.get_link(dev)))
+                # Told its own address, a link announces itself. It did so as it went up, too, but then
+                # the port of the bridge did not forward yet.
+                socket.request(rtnl.set_link(dev, mac=link.mac))
+
+        with suppress(FileNotFoundError, NetlinkError):  # it may have left again meanwhile
+            self.namespaces.call(path, announce)
+
+    def _reap_soon(self) -> None:
+        self._later.call("reap", _REAP_SECONDS, self._reap)
+
+    def _reap(self) -> None:
+        try:
+            self._host.request(rtnl.delete_group(self.doomed))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:  # none left: their namespaces went first
+                raise
+
+    # What a chunk needs of its host
+
+    def prepare_directory(self) -> None:
+        """Make the directory of namespaces, once."""
+        if not self._has_directory:
+            if self._directory == netns.IP_NETNS:
+                self._directory.mkdir(mode=0o755, exist_ok=True)
+            else:
+                netns.make_directory(self._directory)
+            self._has_directory = True
+
+    @property
+    def host(self) -> NetlinkSocket:
+        """The socket of the host's own namespace."""
+        return self._host
+
+    def _link(self, name: str) -> rtnl.LinkInfo | None:
+        try:
+            return rtnl.parse_link(self._host.ask(rtnl.get_link(name)))
+        except NetlinkError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return None
+
+    def adopt_bridge(self, bridge: Bridge) -> None:
+        """Take an existing bridge as it is, or make it."""
+        link = self._link(bridge.name)
+        if link is None:
+            outcome = Chunk(self, None, create_bridge(bridge, self.group)).run()
+            if outcome.error is not None:
+                raise outcome.error
+        elif link.kind != "bridge":
+            msg = f"there is a link of that name, of type {link.kind or 'device'}"
+            raise NetlinkError(errno.EEXIST, msg)
+
+    def change_bridge(self, bridge: Bridge) -> None:
+        """Change a bridge that is ours, leave another alone."""
+        link = self._link(bridge.name)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
+        if link.group == self.group:
+            self._host.request(rtnl.set_link(bridge.name, mac=bridge.mac, mtu=bridge.mtu))
+
+    def doom_bridge(self, bridge: Bridge) -> None:
+        """Delete a bridge that is ours: its name is free at once, the rest goes soon."""
+        link = self._link(bridge.name)
+        if link is None:
+            raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
+        if link.group != self.group:
+            return
+        self._host.request(rtnl.set_link(bridge.name, up=False, group=self.doomed))
+        self._host.request(rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"))
+        self._reap_soon()
+
+    def adopt_address(self, address: Address) -> None:
+        """Take an existing address as it is, or make it."""
+        try:
+            self._address(address)
+        except NetlinkError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def drop_address(self, address: Address) -> None:
+        """Delete an address that is ours; on a kernel that keeps no tag of it (before 5.18) it stays."""
+        index = self._index(address.dev)
+        for payload in self._host.dump(rtnl.dump_addresses):
+            found = rtnl.parse_address(payload)
+            if (found.ifindex, found.cidr, found.protocol) == (index, address.cidr, rtnl.PROTOCOL):
+                self._address(address, delete=True)
+
+    def _address(self, address: Address, *, delete: bool = False) -> None:
+        self._host.request(rtnl.address(address.cidr, self._index(address.dev), delete=delete))
+
+    def _index(self, name: str) -> int:
+        return rtnl.parse_link(self._host.ask(rtnl.get_link(name))).ifindex

@@ -1,0 +1,208 @@
+"""What is on a host: dumps of the namespaces that matter, compared with what is expected there."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.plan import Plan
+from pynetwork.resources import (
+    Address,
+    Bridge,
+    LinkSysctl,
+    LinkUp,
+    Neighbour,
+    Netns,
+    Route,
+    Sysctl,
+    Veth,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from pynetwork.kernel.netns import Namespaces
+    from pynetwork.kernel.rtnl import AddressInfo, LinkInfo, NeighbourInfo, RouteInfo
+    from pynetwork.resources import Resource
+
+__all__ = ["Observer", "Snapshot"]
+
+_METRIC = {4: 0, 6: 1024}  # of a route that was given none
+
+
+class Snapshot:
+    """One namespace, looked at once, as far as somebody asks."""
+
+    def __init__(self, socket: NetlinkSocket) -> None:
+        self._socket = socket
+
+    @functools.cached_property
+    def links(self) -> dict[str, LinkInfo]:
+        """Links by name."""
+        found = map(rtnl.parse_link, self._socket.dump(rtnl.dump_links))
+        return {link.name: link for link in found}
+
+    @functools.cached_property
+    def names(self) -> dict[int, str]:
+        """Names of links by ifindex."""
+        return {link.ifindex: link.name for link in self.links.values()}
+
+    @functools.cached_property
+    def addresses(self) -> list[AddressInfo]:
+        """All addresses."""
+        return [rtnl.parse_address(payload) for payload in self._socket.dump(rtnl.dump_addresses)]
+
+    @functools.cached_property
+    def routes(self) -> list[RouteInfo]:
+        """All unicast routes."""
+        found = map(rtnl.parse_route, self._socket.dump(rtnl.dump_routes))
+        return [route for route in found if route is not None]
+
+    @functools.cached_property
+    def neighbours(self) -> list[NeighbourInfo]:
+        """All neighbours."""
+        found = map(rtnl.parse_neighbour, self._socket.dump(rtnl.dump_neighbours))
+        return [neighbour for neighbour in found if neighbour is not None]
+
+    def index(self, dev: str) -> int | None:
+        """Return the ifindex of a link, if there is one of that name."""
+        link = self.links.get(dev)
+        return None if link is None else link.ifindex
+
+    def close(self) -> None:
+        """Close its socket."""
+        self._socket.close()
+
+
+@attrs.define
+class Observer:
+    """
+    Finds resources on the host.
+
+    Args:
+        namespaces: To enter them.
+        host: Opens a snapshot of the host's own namespace.
+        group: Of links that are ours.
+        directory: Where our namespaces are pinned.
+        suffix: What the names of their files end with.
+    """
+
+    namespaces: Namespaces
+    host: Callable[[], Snapshot]
+    group: int
+    directory: Path
+    suffix: str
+    _places: dict[str | None, Snapshot | None] = attrs.field(factory=dict, init=False)
+
+    def observe(self, expected: Plan) -> Plan:
+        """Return what exists of *expected*, as it is, and all else that is ours."""
+        try:
+            found = [seen for item in expected if (seen := self._find(item)) is not None]
+            return Plan((*found, *self._strangers(expected)))
+        finally:
+            for path, place in self._places.items():
+                if path is not None and place is not None:
+                    place.close()
+            self._places.clear()
+
+    def _place(self, path: str | None) -> Snapshot | None:
+        if path not in self._places:
+            if path is None:
+                self._places[path] = self.host()
+            elif netns.is_pinned(path):
+                self._places[path] = Snapshot(self.namespaces.call(path, NetlinkSocket))
+            else:
+                self._places[path] = None
+        return self._places[path]
+
+    def _find(self, item: Resource) -> Resource | None:
+        if isinstance(item, Netns):
+            return item if netns.is_pinned(item.path) else None
+        if isinstance(item, Sysctl | LinkSysctl):
+            return self._setting(item)
+        if isinstance(item, Bridge):
+            return self._bridge(item)
+        if isinstance(item, Veth):
+            return self._veth(item)
+        place = self._place(getattr(item, "netns", None))
+        return None if place is None else _configured(item, place)
+
+    def _setting(self, item: Sysctl | LinkSysctl) -> Resource | None:
+        if item.netns is not None and self._place(item.netns) is None:
+            return None
+        read = functools.partial(sysctl.read, item.name)
+        enter = self.namespaces
+        try:
+            value = enter.home(read) if item.netns is None else enter.call(item.netns, read)
+        except OSError:
+            return None
+        return item if value.split() == item.value.split() else attrs.evolve(item, value=value)
+
+    def _bridge(self, item: Bridge) -> Bridge | None:
+        place = self._place(None)
+        link = None if place is None else place.links.get(item.name)
+        if link is None or link.kind != "bridge":
+            return None
+        if link.group != self.group:  # another's: taken as it is, or in our way
+            return item if item.adopt else None
+        return attrs.evolve(item, mac=item.mac and link.mac, mtu=item.mtu and link.mtu)
+
+    def _veth(self, item: Veth) -> Veth | None:
+        host, inner = self._place(None), self._place(item.netns)
+        link = None if host is None else host.links.get(item.name)
+        if host is None or link is None or link.group != self.group:
+            return None
+        peer = None if inner is None else inner.links.get(item.peer)
+        if peer is None or (peer.ifindex, peer.link) != (link.link, link.ifindex):
+            return attrs.evolve(item, peer="")  # not the pair it should be: replaced as a whole
+        bridge = host.names.get(link.master) if link.up else None
+        return attrs.evolve(item, mac=peer.mac, mtu=item.mtu and link.mtu, bridge=bridge)
+
+    def _strangers(self, expected: Plan) -> Iterator[Resource]:
+        known = {key for item in expected for key in (item.key, *item.provides)}
+        place = self._place(None)
+        for link in () if place is None else place.links.values():
+            if link.group == self.group and ("link", None, link.name) not in known:
+                yield _stranger(link)
+        if self.directory.is_dir():
+            for path in sorted(self.directory.iterdir()):
+                if path.name.endswith(self.suffix) and ("netns", str(path)) not in known:
+                    yield Netns(path=str(path))
+
+
+def _stranger(link: LinkInfo) -> Resource:
+    if link.kind == "bridge":
+        return Bridge(name=link.name)
+    return Veth(name=link.name, netns="", peer="", mac=link.mac)
+
+
+def _configured(item: Resource, place: Snapshot) -> Resource | None:
+    """Return what is configured in a namespace under the key of *item*."""
+    index = place.index(getattr(item, "dev", ""))
+    if isinstance(item, Route):
+        return _route(item, place)
+    if index is None:
+        return None
+    if isinstance(item, LinkUp):
+        return item if place.links[item.dev].up else None
+    if isinstance(item, Address):
+        cidrs = {address.cidr for address in place.addresses if address.ifindex == index}
+        return item if item.cidr in cidrs else None
+    if isinstance(item, Neighbour):
+        for neighbour in place.neighbours:
+            if (neighbour.ifindex, neighbour.address) == (index, item.address) and neighbour.permanent:
+                return attrs.evolve(item, mac=neighbour.mac)
+    return None
+
+
+def _route(item: Route, place: Snapshot) -> Route | None:
+    metric = _METRIC[6 if ":" in item.dst else 4] if item.metric is None else item.metric
+    for route in place.routes:
+        if (route.dst, route.metric, route.table) == (item.dst, metric, rtnl.RT_TABLE_MAIN):
+            return attrs.evolve(item, via=route.via, dev=place.names.get(route.ifindex, ""))
+    return None

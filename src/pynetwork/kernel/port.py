@@ -1,0 +1,46 @@
+"""The port between the engine and a host: two methods, so that a fake is a hundred lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pynetwork.plan import Plan, Step
+
+__all__ = ["Kernel"]
+
+
+class Kernel(Protocol):
+    """A host that resources can be made on: the real one, or ``pynetwork.testing.FakeKernel``."""
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        """
+        Take *steps* in order.
+
+        What is created carries the owner's tag; what does not carry it is never deleted. A deleted
+        object may vanish a little later, but its name inside a namespace and its addresses are free
+        when the call returns.
+
+        Args:
+            steps: From :func:`pynetwork.plan.diff`.
+            replay: Some of the steps may have been taken before (an undo, a recovery): to create
+                what exists makes it as wanted, to delete what is gone is no error.
+
+        Raises:
+            StepFailedError: One step failed. Those in its ``done`` took effect, no other did.
+            UnavailableError: The host cannot do this at all; nothing was touched.
+        """
+        ...
+
+    def observe(self, expected: Plan) -> Plan:
+        """
+        Return what is on the host: of *expected* all that exists, as it is, and beyond it all that
+        carries the owner's tag.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release sockets and threads; what was created stays. Idempotent."""
+        ...

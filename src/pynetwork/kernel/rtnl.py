@@ -1,0 +1,408 @@
+"""rtnetlink: the messages that make, change and list links, addresses, routes and neighbours."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Final, NamedTuple
+
+from pynetwork.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    attribute,
+    attributes,
+    nested,
+    text,
+)
+
+__all__ = [
+    "PROTOCOL",
+    "AddressInfo",
+    "LinkInfo",
+    "NeighbourInfo",
+    "RouteInfo",
+    "address",
+    "bridge",
+    "delete_group",
+    "dump_addresses",
+    "dump_links",
+    "dump_neighbours",
+    "dump_routes",
+    "get_link",
+    "neighbour",
+    "no_autoconf",
+    "route",
+    "set_link",
+    "veth",
+]
+
+#: Our number in /etc/iproute2/rt_protos terms; marks routes and addresses as ours.
+PROTOCOL: Final = 0x70
+
+RTM_NEWLINK: Final = 16
+RTM_DELLINK: Final = 17
+RTM_GETLINK: Final = 18
+RTM_SETLINK: Final = 19
+RTM_NEWADDR: Final = 20
+RTM_DELADDR: Final = 21
+RTM_GETADDR: Final = 22
+RTM_NEWROUTE: Final = 24
+RTM_DELROUTE: Final = 25
+RTM_GETROUTE: Final = 26
+RTM_NEWNEIGH: Final = 28
+RTM_DELNEIGH: Final = 29
+RTM_GETNEIGH: Final = 30
+
+# linux/if_link.h
+IFLA_ADDRESS: Final = 1
+IFLA_IFNAME: Final = 3
+IFLA_MTU: Final = 4
+IFLA_LINK: Final = 5
+IFLA_MASTER: Final = 10
+IFLA_LINKINFO: Final = 18
+IFLA_STATS64: Final = 23
+IFLA_AF_SPEC: Final = 26
+IFLA_GROUP: Final = 27
+IFLA_NET_NS_FD: Final = 28
+IFLA_NUM_TX_QUEUES: Final = 31
+IFLA_NUM_RX_QUEUES: Final = 32
+IFLA_INFO_KIND: Final = 1
+IFLA_INFO_DATA: Final = 2
+VETH_INFO_PEER: Final = 1
+IFLA_INET6_ADDR_GEN_MODE: Final = 8
+IN6_ADDR_GEN_MODE_NONE: Final = 1
+IFF_UP: Final = 1
+# linux/if_addr.h
+IFA_ADDRESS: Final = 1
+IFA_LOCAL: Final = 2
+IFA_BROADCAST: Final = 4
+IFA_FLAGS: Final = 8
+IFA_PROTO: Final = 11
+IFA_F_NODAD: Final = 0x02
+# linux/rtnetlink.h
+RTA_DST: Final = 1
+RTA_OIF: Final = 4
+RTA_GATEWAY: Final = 5
+RTA_PRIORITY: Final = 6
+RTA_TABLE: Final = 15
+RT_TABLE_MAIN: Final = 254
+RT_TABLE_LOCAL: Final = 255
+RT_SCOPE_LINK: Final = 253
+RTN_UNICAST: Final = 1
+# linux/neighbour.h
+NDA_DST: Final = 1
+NDA_LLADDR: Final = 2
+NUD_PERMANENT: Final = 0x80
+
+_IFINFO: Final = struct.Struct("=BxHiII")
+_IFADDR: Final = struct.Struct("=BBBBI")
+_RTMSG: Final = struct.Struct("=BBBBBBBBI")
+_NDMSG: Final = struct.Struct("=BxxxiHBB")
+_U32: Final = struct.Struct("=I")
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+_ONE_QUEUE: Final = attribute(IFLA_NUM_TX_QUEUES, _U32.pack(1)) + attribute(IFLA_NUM_RX_QUEUES, _U32.pack(1))
+_NO_AUTOCONF: Final = nested(
+    IFLA_AF_SPEC,
+    nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))),
+)
+
+
+def _u32(kind: int, value: int) -> bytes:
+    return attribute(kind, _U32.pack(value))
+
+
+def _mac(value: str) -> bytes:
+    return attribute(IFLA_ADDRESS, bytes.fromhex(value.replace(":", "")))
+
+
+def _packed(value: str) -> tuple[int, bytes]:
+    """Return family and bytes of an address."""
+    family = socket.AF_INET6 if ":" in value else socket.AF_INET
+    return family, socket.inet_pton(family, value)
+
+
+def veth(
+    name: str, *, peer: str, mac: str, netns: int, group: int, mtu: int | None, master: int | None
+) -> Message:
+    """
+    Return the creation of a veth pair: one end up and in a bridge, its peer born in its namespace.
+
+    Args:
+        name: Of the host's end.
+        peer: Name of the other end.
+        mac: Of the other end.
+        netns: Descriptor of the namespace of the other end.
+        group: Of the host's end.
+        mtu: Of both ends, bytes; None for the kernel's choice.
+        master: ifindex of the bridge; None for none.
+    """
+    size = b"" if mtu is None else _u32(IFLA_MTU, mtu)
+    other = nested(
+        VETH_INFO_PEER,
+        _IFINFO.pack(0, 0, 0, 0, 0),
+        text(IFLA_IFNAME, peer),
+        _mac(mac),
+        size,
+        _ONE_QUEUE,
+        _u32(IFLA_NET_NS_FD, netns),
+    )
+    payload = b"".join(
+        (
+            _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP),
+            text(IFLA_IFNAME, name),
+            _u32(IFLA_GROUP, group),
+            size,
+            _ONE_QUEUE,
+            b"" if master is None else _u32(IFLA_MASTER, master),
+            nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth"), nested(IFLA_INFO_DATA, other)),
+        )
+    )
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+
+
+def bridge(name: str, *, mac: str | None, mtu: int | None, group: int) -> Message:
+    """Return the creation of a bridge, still down."""
+    payload = b"".join(
+        (
+            _IFINFO.pack(0, 0, 0, 0, 0),
+            text(IFLA_IFNAME, name),
+            _u32(IFLA_GROUP, group),
+            b"" if mac is None else _mac(mac),
+            b"" if mtu is None else _u32(IFLA_MTU, mtu),
+            nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
+        )
+    )
+    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+
+
+def set_link(
+    name: str = "",
+    *,
+    index: int = 0,
+    up: bool | None = None,
+    rename: str | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    group: int | None = None,
+    master: int | None = None,
+) -> Message:
+    """
+    Return a change of a link that is named by *name*, or by *index* if its name is what changes.
+
+    *master* is the ifindex of a bridge, 0 for none; None leaves a property as it is.
+    """
+    payload = b"".join(
+        (
+            _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP),
+            b"" if not (rename or name) else text(IFLA_IFNAME, rename or name),
+            b"" if mac is None else _mac(mac),
+            b"" if mtu is None else _u32(IFLA_MTU, mtu),
+            b"" if group is None else _u32(IFLA_GROUP, group),
+            b"" if master is None else _u32(IFLA_MASTER, master),
+        )
+    )
+    return Message(RTM_SETLINK, 0, payload)
+
+
+def no_autoconf(name: str) -> Message:
+    """
+    Return that a link makes no IPv6 addresses of itself (addrgenmode none).
+
+    The kernel refuses that as part of the creation (EAFNOSUPPORT).
+    """
+    return Message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + _NO_AUTOCONF)
+
+
+def delete_link(name: str) -> Message:
+    """Return the deletion of a link; it takes as long as an RCU grace period."""
+    return Message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
+
+
+def delete_group(group: int) -> Message:
+    """Return the deletion of all links of a group, in one grace period."""
+    return Message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + _u32(IFLA_GROUP, group))
+
+
+def get_link(name: str) -> Message:
+    """Return the question for one link."""
+    return Message(RTM_GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
+
+
+def address(cidr: str, index: int, *, delete: bool = False) -> Message:
+    """Return the creation or deletion of an address of the link *index*."""
+    text_form, _, length = cidr.partition("/")
+    family, packed = _packed(text_form)
+    prefix = int(length)
+    v6 = family == socket.AF_INET6
+    head = _IFADDR.pack(family, prefix, IFA_F_NODAD if v6 else 0, 0, index)
+    payload = head + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
+    if delete:
+        return Message(RTM_DELADDR, 0, payload)
+    if not v6 and prefix < 31:
+        host = (1 << (32 - prefix)) - 1
+        payload += attribute(IFA_BROADCAST, _U32_BE.pack(_U32_BE.unpack(packed)[0] | host))
+    payload += attribute(IFA_PROTO, bytes([PROTOCOL]))
+    return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload)
+
+
+_U32_BE: Final = struct.Struct("!I")
+
+
+def route(
+    dst: str,
+    index: int,
+    *,
+    via: str | None,
+    metric: int | None,
+    replace: bool = False,
+    delete: bool = False,
+) -> Message:
+    """Return the creation, replacement or deletion of a route in the main table."""
+    text_form, _, length = dst.partition("/")
+    family, packed = _packed(text_form)
+    on_link = via is None and family == socket.AF_INET
+    scope = RT_SCOPE_LINK if on_link else 0
+    head = _RTMSG.pack(family, int(length), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0)
+    payload = b"".join(
+        (
+            head,
+            attribute(RTA_DST, packed) if int(length) else b"",
+            _u32(RTA_OIF, index),
+            b"" if via is None else attribute(RTA_GATEWAY, _packed(via)[1]),
+            b"" if metric is None else _u32(RTA_PRIORITY, metric),
+        )
+    )
+    if delete:
+        return Message(RTM_DELROUTE, 0, payload)
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), payload)
+
+
+def neighbour(ip: str, index: int, *, mac: str = "", replace: bool = False, delete: bool = False) -> Message:
+    """Return the creation, replacement or deletion of a permanent neighbour entry."""
+    family, packed = _packed(ip)
+    payload = _NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, packed)
+    if delete:
+        return Message(RTM_DELNEIGH, 0, payload)
+    payload += attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), payload)
+
+
+class LinkInfo(NamedTuple):
+    """A link, as a dump describes it; *link* is the ifindex of a veth's peer."""
+
+    ifindex: int
+    name: str
+    up: bool
+    kind: str
+    group: int
+    mac: str
+    mtu: int
+    master: int
+    link: int
+    statistics: bytes
+
+
+class AddressInfo(NamedTuple):
+    """An address: ifindex, CIDR, and the tag of whoever added it."""
+
+    ifindex: int
+    cidr: str
+    protocol: int
+
+
+class RouteInfo(NamedTuple):
+    """A unicast route; *via* is None for a destination on the link, *index* 0 for several next hops."""
+
+    dst: str
+    ifindex: int
+    via: str | None
+    metric: int
+    protocol: int
+    table: int
+
+
+class NeighbourInfo(NamedTuple):
+    """A neighbour entry."""
+
+    ifindex: int
+    address: str
+    mac: str
+    permanent: bool
+
+
+dump_links: Final = Message(RTM_GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0))
+dump_addresses: Final = Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0))
+dump_routes: Final = Message(RTM_GETROUTE, 0, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
+dump_neighbours: Final = Message(RTM_GETNEIGH, 0, _NDMSG.pack(0, 0, 0, 0, 0))
+
+
+def _number(found: dict[int, bytes], kind: int) -> int:
+    value = found.get(kind)
+    return 0 if value is None else int.from_bytes(value[:4], "little" if _LITTLE else "big")
+
+
+_LITTLE: Final = _U32.pack(1)[0] == 1
+
+
+def _string(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
+
+
+def parse_link(payload: bytes) -> LinkInfo:
+    """Return the link that an answer describes."""
+    _, _, index, flags, _ = _IFINFO.unpack_from(payload)
+    found = attributes(payload, _IFINFO.size)
+    info = attributes(found.get(IFLA_LINKINFO, b""))
+    return LinkInfo(
+        ifindex=index,
+        name=_string(found.get(IFLA_IFNAME, b"")),
+        up=bool(flags & IFF_UP),
+        kind=_string(info.get(IFLA_INFO_KIND, b"")),
+        group=_number(found, IFLA_GROUP),
+        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(found, IFLA_MTU),
+        master=_number(found, IFLA_MASTER),
+        link=_number(found, IFLA_LINK),
+        statistics=found.get(IFLA_STATS64, b""),
+    )
+
+
+def parse_address(payload: bytes) -> AddressInfo:
+    """Return the address that an answer describes."""
+    family, prefix, _, _, index = _IFADDR.unpack_from(payload)
+    found = attributes(payload, _IFADDR.size)
+    packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    cidr = f"{socket.inet_ntop(family, packed)}/{prefix}"
+    return AddressInfo(index, cidr, found.get(IFA_PROTO, b"\0")[0])
+
+
+def parse_route(payload: bytes) -> RouteInfo | None:
+    """Return the route that an answer describes; None for one that is not unicast IP."""
+    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(payload)
+    if kind != RTN_UNICAST or family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = attributes(payload, _RTMSG.size)
+    size = 4 if family == socket.AF_INET else 16
+    dst = f"{socket.inet_ntop(family, found.get(RTA_DST, bytes(size)))}/{length}"
+    gateway = found.get(RTA_GATEWAY)
+    return RouteInfo(
+        dst=dst,
+        ifindex=_number(found, RTA_OIF),
+        via=None if gateway is None else socket.inet_ntop(family, gateway),
+        metric=_number(found, RTA_PRIORITY),
+        protocol=protocol,
+        table=_number(found, RTA_TABLE) or table,
+    )
+
+
+def parse_neighbour(payload: bytes) -> NeighbourInfo | None:
+    """Return the neighbour that an answer describes; None for one that is not of IP."""
+    family, index, state, _, _ = _NDMSG.unpack_from(payload)
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return None
+    found = attributes(payload, _NDMSG.size)
+    ip = socket.inet_ntop(family, found.get(NDA_DST, b""))
+    return NeighbourInfo(index, ip, found.get(NDA_LLADDR, b"").hex(":"), bool(state & NUD_PERMANENT))

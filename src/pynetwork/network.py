@@ -1,0 +1,180 @@
+"""Networks: what joins endpoints to each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pynetwork.core import Handle
+from pynetwork.endpoint import Endpoint
+from pynetwork.errors import NotFoundError
+from pynetwork.requests.common import network_scope, plain, rename
+from pynetwork.requests.endpoint import EndpointRequest
+from pynetwork.requests.network import delete_network
+from pynetwork.types import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pynetwork.engine import Draft
+    from pynetwork.plan import Steps
+    from pynetwork.records import AnyNetworkSpec
+    from pynetwork.specs import StaticRoute
+    from pynetwork.types import AnyInterface, AnyNetwork, IPAddress, IPNetwork
+
+__all__ = ["Network"]
+
+
+class Network(Handle):
+    """A network, made by :meth:`Controller.new_network`."""
+
+    __slots__ = ()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._spec.name
+
+    @property
+    def driver(self) -> str:
+        """Its type: the name of its driver."""
+        return self._spec.driver
+
+    @property
+    def options(self) -> Any:  # noqa: ANN401 - the driver's own type
+        """The driver's options for it."""
+        return self._spec.options
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """Its subnets."""
+        return tuple(subnet.network for subnet in self._spec.subnets)
+
+    @property
+    def gateways(self) -> tuple[IPAddress, ...]:
+        """The gateway of each subnet that has one."""
+        return tuple(subnet.gateway for subnet in self._spec.subnets if subnet.gateway is not None)
+
+    @property
+    def internal(self) -> bool:
+        """Whether it has no way out."""
+        return self._spec.internal
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The caller's labels."""
+        return dict(self._spec.labels)
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Its endpoints by name."""
+        return self._core.view(Endpoint, f"endpoint/{self.id}", self._core.records.endpoints)
+
+    def create_endpoint(
+        self,
+        name: str,
+        *,
+        addresses: Iterable[AnyInterface] = (),
+        mac: object = None,
+        interface: str | None = None,
+        link_local: Iterable[AnyInterface] = (),
+        aliases: Iterable[str] = (),
+        routes: Iterable[StaticRoute | AnyNetwork | tuple[AnyNetwork, object]] = (),
+        sysctls: Mapping[str, str] | None = None,
+        priority: int = 0,
+        labels: Mapping[str, str] | None = None,
+    ) -> Endpoint:
+        """
+        Create an endpoint and allot its addresses; it can join a sandbox now or later.
+
+        Args:
+            name: Unique in this network.
+            addresses: Wanted ones, at most one of each address family; the IPAM driver chooses
+                what is not given.
+            mac: Wanted MAC address; random when None.
+            interface: Name of the interface in the sandbox; the driver's prefix and the lowest free
+                number when None.
+            link_local: Further addresses, link-local unicast ones; /16 and /64 when no prefix length
+                is given (libnetwork).
+            aliases: Further names in this network.
+            routes: Static routes it brings into its sandbox: ``(destination, next hop)``, or a
+                destination on the link.
+            sysctls: Settings of the interface, ``net.X.Y.IFNAME.Z`` to value (libnetwork's
+                endpoint sysctls); written before it goes up.
+            priority: A sandbox's default gateway is that of its endpoint of highest priority.
+            labels: Kept for the caller.
+
+        Returns:
+            The endpoint.
+
+        Raises:
+            InvalidValueError: Malformed, or an address in none of the subnets.
+            ConflictError: The name, an address or the MAC is in use.
+            ExhaustedError: No address is free.
+            NotFoundError: The network was deleted.
+        """
+        request = EndpointRequest(
+            network=self.id,
+            name=name,
+            addresses=addresses,
+            mac=mac,
+            interface=interface,
+            link_local=link_local,
+            aliases=aliases,
+            routes=routes,
+            sysctls=sysctls or {},
+            priority=priority,
+            labels=labels or {},
+        )
+        core = self._core
+        return core.made(Endpoint.of(core, core.request(lambda draft: request.build(core, draft))))
+
+    def rename(self, name: str) -> None:
+        """Give it another name, unique in its controller."""
+        check_name("network", name)
+
+        def build(draft: Draft) -> None:
+            row = self._core.network(self.id)
+            draft.what = f"rename network {row.spec.name!r} to {name!r}"
+            rename(draft, row, self._core.records.named("network", name), "network", name)
+            draft.undisturbed.add(network_scope(self.id))
+
+        self._core.request(build)
+
+    def plan_delete(self) -> Steps:
+        """Return the steps that :meth:`delete` would take."""
+        return self._core.engine.rehearse(self._deleting)
+
+    def delete(self, *, missing_ok: bool = False) -> None:
+        """
+        Delete it.
+
+        Args:
+            missing_ok: It is no error when it is gone already.
+
+        Raises:
+            ConflictError: It has endpoints, or it is of a type that always exists (libnetwork).
+            NotFoundError: It was deleted before.
+        """
+        try:
+            self._core.request(self._deleting)
+        except NotFoundError:
+            if not missing_ok:
+                raise
+
+    def inspect(self) -> dict[str, Any]:
+        """Return all that is recorded of it as plain data, ready for JSON."""
+        with self._core.reading():
+            spec = self._core.network(self.id).spec
+        return plain(spec) | {"endpoints": sorted(self.endpoints)}
+
+    def __repr__(self) -> str:
+        row = self._core.records.networks.get(self.id)
+        return f"<Network {self.id[:12]} {row.spec.name if row else '(deleted)'}>"
+
+    @property
+    def _spec(self) -> AnyNetworkSpec:
+        with self._core.reading():
+            return self._core.network(self.id).spec
+
+    def _deleting(self, draft: Draft) -> None:
+        delete_network(self._core, draft, self.id)

@@ -1,0 +1,179 @@
+"""The records of networks, endpoints and sandboxes, as tables that follow the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+
+import attrs
+
+from pynetwork.engine.codec import decode_value, encode, loads
+from pynetwork.engine.mirror import Known
+from pynetwork.errors import InvalidValueError, UnknownDriverError
+from pynetwork.specs import EndpointSpec, NetworkSpec, SandboxSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pynetwork.drivers import Driver, Registry
+    from pynetwork.store import Put
+
+__all__ = ["AnyDriver", "AnyNetworkSpec", "Records", "Row", "make_options", "record"]
+
+S = TypeVar("S")
+# A driver's options are its own; the controller passes them from the user to it unread.
+AnyDriver: TypeAlias = "Driver[Any]"
+AnyNetworkSpec: TypeAlias = "NetworkSpec[Any]"
+
+
+_NO_EXTRA: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@attrs.frozen
+class Row(Generic[S]):
+    """A record: its key, the value, the revision it was read at, and fields this version does not know."""
+
+    key: str
+    spec: S
+    revision: int
+    extra: Mapping[str, Any] = _NO_EXTRA
+
+    def replaced(self, spec: S) -> Put:
+        """Return the operation that puts *spec* in its place."""
+        return record(self.key, spec, self.extra)
+
+
+def record(key: str, spec: object, extra: Mapping[str, Any] = _NO_EXTRA) -> Put:
+    """Return the operation that puts *spec* under *key*."""
+    return Known(key, encode(spec, extra), decoded=Row(key, spec, 0, extra))
+
+
+class Records:
+    """
+    Tables ``network``, ``endpoint``, ``sandbox`` and ``name``.
+
+    Not locked itself: the mirror's lock is held by whoever calls.
+
+    Args:
+        drivers: To read the options of networks.
+    """
+
+    words = ("network", "endpoint", "sandbox", "name")
+
+    def __init__(self, drivers: Registry[AnyDriver]) -> None:
+        self._drivers = drivers
+        self.networks: dict[str, Row[AnyNetworkSpec]] = {}
+        self.endpoints: dict[str, Row[EndpointSpec]] = {}
+        self.sandboxes: dict[str, Row[SandboxSpec]] = {}
+        self._names: dict[str, dict[str, str]] = {}
+        self._joined: dict[str, dict[str, None]] = {}
+
+    def put(self, key: str, value: str, revision: int, decoded: object = None) -> None:
+        """Take in a record, as a :class:`~pynetwork.engine.mirror.Table` does."""
+        table, _, rest = key.partition("/")
+        if table == "name":
+            owner, _, name = rest.rpartition("/")
+            self._names.setdefault(owner, {})[name] = value
+        elif table == "network":
+            network = self._row(NetworkSpec, key, value, revision, decoded)
+            self.networks[network.spec.id] = network
+        elif table == "endpoint":
+            endpoint = self._row(EndpointSpec, key, value, revision, decoded)
+            self._unlink(endpoint.spec.id)
+            self.endpoints[endpoint.spec.id] = endpoint
+            if endpoint.spec.sandbox is not None:
+                self._joined.setdefault(endpoint.spec.sandbox, {})[endpoint.spec.id] = None
+        else:
+            sandbox = self._row(SandboxSpec, key, value, revision, decoded)
+            self.sandboxes[sandbox.spec.id] = sandbox
+
+    def delete(self, key: str) -> None:
+        """Drop a record."""
+        table, _, rest = key.partition("/")
+        identity = rest.rpartition("/")[2]
+        if table == "name":
+            owner, _, name = rest.rpartition("/")
+            names = self._names.get(owner, {})
+            names.pop(name, None)
+            if not names:
+                self._names.pop(owner, None)
+        elif table == "network":
+            self.networks.pop(identity, None)
+        elif table == "endpoint":
+            self._unlink(identity)
+            self.endpoints.pop(identity, None)
+        else:
+            self.sandboxes.pop(identity, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for table in (self.networks, self.endpoints, self.sandboxes, self._names, self._joined):
+            table.clear()
+
+    def names(self, owner: str) -> Iterator[tuple[str, str]]:
+        """Return names and ids below *owner*: ``network``, ``sandbox`` or ``endpoint/<network id>``."""
+        return iter(self._names.get(owner, {}).items())
+
+    def named(self, owner: str, name: str) -> str | None:
+        """Return the id of the object of *owner* called *name*; it may still be in the making."""
+        return self._names.get(owner, {}).get(name)
+
+    def joined(self, sandbox: str) -> list[Row[EndpointSpec]]:
+        """Return the endpoints joined to the sandbox of that id, the longest joined first."""
+        rows = (self.endpoints[identity] for identity in self._joined.get(sandbox, ()))
+        return sorted(rows, key=lambda row: row.spec.joined)
+
+    def _unlink(self, endpoint: str) -> None:
+        row = self.endpoints.get(endpoint)
+        if row is not None and row.spec.sandbox is not None:
+            siblings = self._joined[row.spec.sandbox]
+            siblings.pop(endpoint, None)
+            if not siblings:
+                del self._joined[row.spec.sandbox]
+
+    def _row(self, kind: type[S], key: str, value: str, revision: int, decoded: object) -> Row[S]:
+        if isinstance(decoded, Row):
+            return attrs.evolve(decoded, revision=revision)
+        fields = loads(key, value)
+        if kind is NetworkSpec:
+            fields["options"] = self._options(fields["driver"], fields.get("options", {}))
+        spec, extra = decode_value(kind, key, fields)
+        return Row(key, spec, revision, extra)
+
+    def _options(self, driver: str, options: Mapping[str, Any]) -> object:
+        try:
+            return make_options(self._drivers[driver], options)
+        except (UnknownDriverError, InvalidValueError):
+            # A network of a driver that is not installed here can still be listed.
+            return dict(options)
+
+
+def make_options(driver: AnyDriver, options: object, defaults: object = None) -> Any:  # noqa: ANN401 - the driver's type
+    """
+    Return *options* as the driver's own type.
+
+    Args:
+        driver: The driver.
+        options: An instance of its options type, a mapping of option to value that changes
+            *defaults*, or None for the defaults.
+        defaults: An instance of its options type; its own defaults when None.
+
+    Raises:
+        InvalidValueError: An unknown option, or a value of the wrong type or out of range.
+    """
+    kind = driver.options_type
+    if isinstance(options, kind):
+        return options
+    base: Any = kind() if defaults is None else defaults
+    if options is None:
+        return base
+    known = sorted(field.alias or field.name for field in attrs.fields(kind))
+    if not isinstance(options, Mapping):
+        msg = f"invalid options {options!r} for driver {driver.name!r}: a {kind.__name__} is expected"
+        raise InvalidValueError(msg)
+    unknown = sorted(set(options.keys()).difference(known))
+    if unknown:
+        msg = f"unknown options {', '.join(unknown)} for driver {driver.name!r}: it knows {', '.join(known)}"
+        raise InvalidValueError(msg)
+    return attrs.evolve(base, **options)

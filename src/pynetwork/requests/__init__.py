@@ -1,0 +1,1 @@
+"""Requests as drafts: what is checked, allocated, planned and recorded. Nothing here touches the host."""

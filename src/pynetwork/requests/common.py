@@ -1,0 +1,74 @@
+"""What the drafts of several kinds of objects have in common."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pynetwork.engine.codec import encode
+from pynetwork.errors import ConflictError
+from pynetwork.ipam import Pool
+from pynetwork.store import Delete, Put
+
+if TYPE_CHECKING:
+    from pynetwork.engine import Draft
+    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.specs import Subnet
+
+__all__ = ["join_scope", "network_scope", "plain", "pool_of", "rename", "sandbox_lock", "sandbox_scope"]
+
+
+def network_scope(identity: str) -> str:
+    """Return the scope of what exists as long as a network does."""
+    return f"network/{identity}"
+
+
+def sandbox_scope(identity: str) -> str:
+    """Return the scope of what exists as long as a sandbox does."""
+    return f"sandbox/{identity}"
+
+
+def join_scope(endpoint: str) -> str:
+    """Return the scope of what exists as long as an endpoint is joined."""
+    return f"join/{endpoint}"
+
+
+def sandbox_lock(identity: str) -> str:
+    """Return the lock of all requests that change which endpoints a sandbox has."""
+    return f"members/{identity}"
+
+
+def pool_of(network: AnyNetworkSpec, subnet: Subnet) -> Pool:
+    """Return the pool that *subnet* of *network* was allocated from."""
+    return Pool(space=network.space, subnet=subnet.network, sub_pool=subnet.sub_pool)
+
+
+def rename(draft: Draft, row: Row[Any], taken: str | None, owner: str, name: str) -> None:
+    """
+    Draft another name of an object.
+
+    Args:
+        draft: To fill in.
+        row: The object's record.
+        taken: Id of the object that has the new name, if any.
+        owner: ``network``, ``sandbox`` or ``endpoint/<network id>``: where names are unique.
+        name: The new name.
+    """
+    old = row.spec.name
+    if name == old:
+        return
+    if taken is not None:
+        msg = f"{owner.partition('/')[0]} with name {name!r} already exists"
+        raise ConflictError(msg)
+    draft.rely_on(row.key, row.revision)
+    draft.reserve(Put(f"name/{owner}/{name}", row.spec.id))
+    draft.operations += (Delete(f"name/{owner}/{old}"), row.replaced(attrs.evolve(row.spec, name=name)))
+
+
+def plain(spec: object) -> dict[str, Any]:
+    """Return *spec* as plain data, ready for JSON."""
+    data: dict[str, Any] = json.loads(encode(spec))
+    data.pop("v")
+    return data

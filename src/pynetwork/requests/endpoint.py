@@ -1,0 +1,231 @@
+"""Drafting an endpoint: its addresses, its MAC, its end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError
+from pynetwork.records import record
+from pynetwork.requests.common import join_scope, network_scope, pool_of
+from pynetwork.requests.membership import leave
+from pynetwork.specs import EndpointSpec, StaticRoute
+from pynetwork.store import Delete, Put
+from pynetwork.types import (
+    check_interface_name,
+    check_labels,
+    check_name,
+    new_id,
+    parse_address,
+    parse_interface,
+    parse_mac,
+    random_mac,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pynetwork.core import Core
+    from pynetwork.engine import Draft
+    from pynetwork.ipam import Pool
+    from pynetwork.records import AnyNetworkSpec
+    from pynetwork.types import IPAddress, IPInterface
+
+__all__ = ["EndpointRequest", "delete_endpoint"]
+
+_LINK_LOCAL_PREFIX = {4: 16, 6: 64}  # RFC 3927, RFC 4291 section 2.5.6
+
+
+def _wanted(values: Iterable[object]) -> tuple[IPAddress, ...]:
+    if isinstance(values, str):
+        msg = f"invalid addresses {values!r}: a list is expected, not one text"
+        raise InvalidValueError(msg)
+    return tuple(_only_address(value) for value in values)
+
+
+def _only_address(value: object) -> IPAddress:
+    text = str(value)
+    return parse_interface(text).ip if "/" in text else parse_address(value)
+
+
+def _link_local(values: Iterable[object]) -> tuple[IPInterface, ...]:
+    found = []
+    for value in values:
+        address = _only_address(value)
+        if not address.is_link_local:
+            msg = f"invalid link-local address {value}: it is not link-local unicast"
+            raise InvalidValueError(msg)
+        given = "/" in str(value)
+        found.append(parse_interface(value if given else f"{address}/{_LINK_LOCAL_PREFIX[address.version]}"))
+    return tuple(found)
+
+
+def _mac(value: object) -> str | None:
+    return None if value is None else parse_mac(value)
+
+
+def _interface(value: object) -> str | None:
+    return None if value is None else check_interface_name(value)
+
+
+def _name(value: object) -> str:
+    return check_name("endpoint", value)
+
+
+def _aliases(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(check_name("alias", value) for value in values)
+
+
+def _routes(values: Iterable[object]) -> tuple[StaticRoute, ...]:
+    return tuple(StaticRoute.parse(value) for value in values)
+
+
+def _sysctls(value: Mapping[str, object]) -> dict[str, str]:
+    settings = {}
+    for name, setting in value.items():
+        parts = str(name).split(".")
+        if parts[0] != "net" or "IFNAME" not in parts[2:-1] or any(not part.strip() for part in parts):
+            msg = f"invalid interface setting {name!r}: net.X.Y.IFNAME.Z is expected, IFNAME to the letter"
+            raise InvalidValueError(msg)
+        settings[str(name)] = str(setting)
+    return settings
+
+
+def _priority(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"invalid priority {value!r}: a whole number is expected"
+        raise InvalidValueError(msg)
+    return value
+
+
+def _labels(value: Mapping[str, str]) -> dict[str, str]:
+    return check_labels(dict(value))
+
+
+@attrs.frozen(kw_only=True)
+class EndpointRequest:
+    """
+    The arguments of :meth:`Network.create_endpoint`, checked, and how an endpoint is made of them.
+
+    The fields are that method's, and *network*, the network's id.
+    """
+
+    network: str
+    name: str = attrs.field(converter=_name)
+    addresses: tuple[IPAddress, ...] = attrs.field(converter=_wanted)
+    mac: str | None = attrs.field(converter=_mac)
+    interface: str | None = attrs.field(converter=_interface)
+    link_local: tuple[IPInterface, ...] = attrs.field(converter=_link_local)
+    aliases: tuple[str, ...] = attrs.field(converter=_aliases)
+    routes: tuple[StaticRoute, ...] = attrs.field(converter=_routes)
+    sysctls: Mapping[str, str] = attrs.field(converter=_sysctls)
+    priority: int = attrs.field(converter=_priority)
+    labels: Mapping[str, str] = attrs.field(converter=_labels)
+
+    def build(self, core: Core, draft: Draft) -> str:
+        """Draft the endpoint; returns its id."""
+        network = core.network(self.network).spec
+        draft.what = f"create endpoint {self.name!r} in network {network.name!r}"
+        owner = f"endpoint/{network.id}"
+        if core.records.named(owner, self.name) is not None:
+            msg = f"endpoint with name {self.name!r} already exists in network {network.name!r}"
+            raise ConflictError(msg)
+        mac = self._choose_mac(core, network)
+        spec = EndpointSpec(
+            id=new_id(core.surroundings.random),
+            name=self.name,
+            network=network.id,
+            addresses=self._allocate(core, draft, network, mac),
+            mac=mac,
+            link_local=self.link_local,
+            aliases=self.aliases,
+            routes=self.routes,
+            sysctls=self.sysctls,
+            priority=self.priority,
+            labels=self.labels,
+            interface=self.interface,
+            fixed_interface=self.interface is not None,
+            created=core.surroundings.clock(),
+        )
+        draft.undisturbed.add(network_scope(network.id))
+        draft.reserve(Put(f"name/{owner}/{spec.name}", spec.id))
+        draft.operations.append(record(f"{owner}/{spec.id}", spec))
+        return spec.id
+
+    def _choose_mac(self, core: Core, network: AnyNetworkSpec) -> str:
+        if self.mac is None:
+            return random_mac(core.surroundings.random)
+        for row in core.records.endpoints.values():
+            if row.spec.network == network.id and row.spec.mac == self.mac:
+                msg = f"MAC address {self.mac} is in use by endpoint {row.spec.name!r}"
+                raise ConflictError(msg)
+        return self.mac
+
+    def _allocate(
+        self, core: Core, draft: Draft, network: AnyNetworkSpec, mac: str
+    ) -> tuple[IPInterface, ...]:
+        """Take one address of each family that the network has."""
+        pools = [pool_of(network, subnet) for subnet in network.subnets if subnet.network.prefixlen]
+        wanted: dict[int, IPAddress] = {}
+        for address in self.addresses:
+            if not any(address in pool.subnet for pool in pools):
+                msg = f"invalid address {address}: it does not belong to any of this network's subnets"
+                raise InvalidValueError(msg)
+            if wanted.setdefault(address.version, address) is not address:
+                msg = f"invalid addresses: an endpoint has one IPv{address.version} address"
+                raise InvalidValueError(msg)
+        return tuple(
+            _first_free(
+                partial(core.allocations.request_address, draft, network.ipam, mac=mac),
+                candidates,
+                wanted.get(version),
+            )
+            for version in (4, 6)
+            if (candidates := [pool for pool in pools if pool.subnet.version == version])
+        )
+
+
+def _first_free(
+    request: Callable[..., IPInterface], pools: list[Pool], wanted: IPAddress | None
+) -> IPInterface:
+    """Take an address of the first pool that has room, or the one that is wanted."""
+    if wanted is not None:
+        pools = [pool for pool in pools if wanted in pool.subnet][:1]
+    for pool in pools[:-1]:
+        try:
+            return request(pool, preferred=wanted)
+        except ExhaustedError:
+            continue  # the next subnet of this family may have room
+    return request(pools[-1], preferred=wanted)
+
+
+def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
+    """
+    Draft the end of an endpoint and the release of its addresses.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        identity: The endpoint's id.
+        force: Leave its sandbox first, if it is in one.
+    """
+    row = core.endpoint(identity)
+    spec = row.spec
+    if spec.sandbox is None:
+        draft.undisturbed.add(join_scope(identity))
+        draft.rely_on(row.key, row.revision)
+    elif force:
+        leave(core, draft, identity)
+        draft.on_commit = [operation for operation in draft.on_commit if operation.key != row.key]
+    else:
+        sandbox = core.sandbox(spec.sandbox).spec.name
+        msg = f"endpoint with name {spec.name!r} is active: it is joined to sandbox {sandbox!r}"
+        raise ConflictError(msg)
+    draft.what = f"delete endpoint {spec.name!r}"
+    network = core.network(spec.network).spec
+    for address in spec.addresses:
+        subnet = next(subnet for subnet in network.subnets if address.ip in subnet.network)
+        core.allocations.release_address(draft, network.ipam, pool_of(network, subnet), address.ip)
+    draft.on_commit += (Delete(f"name/endpoint/{spec.network}/{spec.name}"), Delete(row.key))

@@ -1,0 +1,209 @@
+"""Drafting join and leave, and with them who provides a sandbox's default routes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.errors import ConflictError
+from pynetwork.plan import Plan
+from pynetwork.requests.common import join_scope, network_scope, sandbox_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pynetwork.core import Core
+    from pynetwork.engine import Draft
+    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.specs import EndpointSpec, SandboxSpec
+    from pynetwork.types import IPAddress
+
+__all__ = ["join", "leave", "leave_all"]
+
+
+def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
+    """
+    Draft that an endpoint is put into a sandbox.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        endpoint: Its id.
+        sandbox: Its id.
+    """
+    row, target = core.endpoint(endpoint), core.sandbox(sandbox)
+    spec = row.spec
+    network = core.network(spec.network).spec
+    draft.what = f"join endpoint {spec.name!r} to sandbox {target.spec.name!r}"
+    _check_free(core, spec, target.spec)
+    _check_kind(core, network, target.spec)
+    siblings = core.records.joined(sandbox)
+    _check_overlap(core, network, siblings)
+    joined = attrs.evolve(
+        spec,
+        sandbox=sandbox,
+        interface=_interface(core, network, spec, siblings),
+        link=f"veth{core.surroundings.random.getrandbits(40):010x}",
+        joined=core.engine.mirror.revision + 1,
+    )
+    draft.rely_on(row.key, row.revision)
+    draft.rely_on(target.key, target.revision)
+    draft.undisturbed.add(network_scope(network.id))
+    draft.locks.add(sandbox_lock(sandbox))
+    _regroup(core, draft, target.spec, [*siblings, attrs.evolve(row, spec=joined)])
+
+
+def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -> None:
+    """
+    Draft that an endpoint is taken out of its sandbox.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        endpoint: Its id.
+        sandbox: Id of the sandbox it must be in; None for any.
+    """
+    row = core.endpoint(endpoint)
+    spec = row.spec
+    draft.what = f"take endpoint {spec.name!r} out of its sandbox"
+    if spec.sandbox is None:
+        msg = f"endpoint {spec.name!r} cannot leave: it has joined no sandbox"
+        raise ConflictError(msg)
+    if sandbox not in {None, spec.sandbox}:
+        names = [core.sandbox(identity).spec.name for identity in (spec.sandbox, sandbox) if identity]
+        msg = f"endpoint {spec.name!r} is in sandbox {names[0]!r}, not in {names[1]!r}"
+        raise ConflictError(msg)
+    draft.finish = True
+    draft.locks.add(sandbox_lock(spec.sandbox))
+    _take_out(draft, row)
+    rest = [sibling for sibling in core.records.joined(spec.sandbox) if sibling.spec.id != endpoint]
+    _regroup(core, draft, core.sandbox(spec.sandbox).spec, rest)
+
+
+def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
+    """Draft that all endpoints are taken out of a sandbox."""
+    draft.locks.add(sandbox_lock(sandbox))
+    for row in core.records.joined(sandbox):
+        _take_out(draft, row)
+
+
+def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
+    spec = row.spec
+    alone = attrs.evolve(
+        spec,
+        sandbox=None,
+        interface=spec.interface if spec.fixed_interface else None,
+        link=None,
+        joined=0,
+        default_via=(),
+    )
+    draft.rely_on(row.key, row.revision)
+    draft.plans[join_scope(spec.id)] = Plan()
+    draft.on_commit.append(row.replaced(alone))
+
+
+def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
+    """Choose the providers of the default routes, and plan the members that are new or changed by it."""
+    owners = _default_routes(core, [row.spec for row in members])
+    for row in members:
+        spec = attrs.evolve(row.spec, default_via=owners.get(row.spec.id, ()))
+        if core.records.endpoints[spec.id].spec == spec:
+            continue
+        network = core.network(spec.network).spec
+        draft.plans[join_scope(spec.id)] = core.drivers[network.driver].join_plan(network, spec, sandbox)
+        draft.on_commit.append(row.replaced(spec))
+
+
+def _default_routes(core: Core, members: Iterable[EndpointSpec]) -> dict[str, tuple[IPAddress, ...]]:
+    """
+    Return the next hops each endpoint provides, one of a family in the whole sandbox.
+
+    The first in this order wins, separately for IPv4 and IPv6: higher priority; not internal; more
+    address families; joined earlier (libnetwork's order, with age in place of the network's name).
+    """
+    networks = {spec.network: core.network(spec.network).spec for spec in members}
+    order = sorted(
+        members,
+        key=lambda spec: (
+            -spec.priority,
+            networks[spec.network].internal,
+            -len(spec.addresses),
+            spec.joined,
+        ),
+    )
+    owners: dict[str, tuple[IPAddress, ...]] = {}
+    for version in (4, 6):
+        for spec in order:
+            via = _next_hop(networks[spec.network], spec, version)
+            if via is not None:
+                owners[spec.id] = (*owners.get(spec.id, ()), via)
+                break
+    return owners
+
+
+def _next_hop(network: AnyNetworkSpec, spec: EndpointSpec, version: int) -> IPAddress | None:
+    address = spec.address(version)
+    if network.internal or address is None:
+        return None
+    return next((subnet.default_via for subnet in network.subnets if address.ip in subnet.network), None)
+
+
+def _interface(
+    core: Core, network: AnyNetworkSpec, spec: EndpointSpec, siblings: Sequence[Row[EndpointSpec]]
+) -> str | None:
+    """Return the interface name asked for, or the driver's prefix with the lowest free number."""
+    taken = {row.spec.interface for row in siblings}
+    if spec.fixed_interface and spec.interface is not None:
+        if spec.interface in taken:
+            msg = f"interface name {spec.interface!r} is taken in this sandbox"
+            raise ConflictError(msg)
+        return spec.interface
+    prefix = core.drivers[network.driver].interface_prefix(network)
+    if not prefix:
+        return None
+    number = 0
+    while f"{prefix}{number}" in taken:
+        number += 1
+    return f"{prefix}{number}"
+
+
+def _check_free(core: Core, spec: EndpointSpec, sandbox: SandboxSpec) -> None:
+    if spec.sandbox == sandbox.id:
+        msg = f"endpoint {spec.name!r} has already joined sandbox {sandbox.name!r}"
+        raise ConflictError(msg)
+    if spec.sandbox is not None:
+        other = core.sandbox(spec.sandbox).spec.name
+        msg = f"endpoint {spec.name!r} is joined to another sandbox, {other!r}"
+        raise ConflictError(msg)
+
+
+def _check_kind(core: Core, network: AnyNetworkSpec, sandbox: SandboxSpec) -> None:
+    """Endpoints of the host network, and only they, go into a sandbox that is the host's namespace."""
+    wants_host = core.drivers[network.driver].capabilities.host_sandbox
+    if wants_host and sandbox.netns is not None:
+        msg = (
+            f"network {network.name!r} shares the host's namespace, sandbox {sandbox.name!r} has its own: "
+            "make the sandbox with netns='host'"
+        )
+        raise ConflictError(msg)
+    if not wants_host and sandbox.netns is None:
+        msg = f"sandbox {sandbox.name!r} is the host's namespace: only networks of type 'host' go there"
+        raise ConflictError(msg)
+
+
+def _check_overlap(core: Core, network: AnyNetworkSpec, siblings: Iterable[Row[EndpointSpec]]) -> None:
+    for row in siblings:
+        other = core.network(row.spec.network).spec
+        for theirs in other.subnets:
+            for ours in network.subnets:
+                if (
+                    ours.version == theirs.version
+                    and ours.network.prefixlen
+                    and ours.network.overlaps(theirs.network)
+                ):
+                    msg = (
+                        f"subnet {ours.network} of network {network.name!r} conflicts with "
+                        f"{theirs.network} of network {other.name!r}, which this sandbox is in already"
+                    )
+                    raise ConflictError(msg)

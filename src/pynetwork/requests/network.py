@@ -1,0 +1,230 @@
+"""Drafting a network: its subnets, its bridge, its end."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError
+from pynetwork.ipam import PoolRequest
+from pynetwork.plan import Plan
+from pynetwork.records import make_options, record
+from pynetwork.requests.common import network_scope, pool_of
+from pynetwork.specs import NetworkSpec, Subnet
+from pynetwork.store import Delete, PrefixUnchanged, Put
+from pynetwork.types import Scope, check_labels, check_name, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pynetwork.core import Core
+    from pynetwork.drivers import Driver
+    from pynetwork.engine import Draft
+    from pynetwork.ipam import Pool
+    from pynetwork.records import AnyNetworkSpec
+
+__all__ = ["NetworkRequest", "delete_network"]
+
+
+@attrs.frozen(kw_only=True)
+class NetworkRequest:
+    """
+    The arguments of :meth:`Controller.new_network`, and how a network is made of them.
+
+    Everything that does not depend on other objects is checked by :meth:`parse`.
+
+    Args:
+        driver: Its driver.
+        name: Its name.
+        subnets: Those given.
+        auto: Address families, 4 and 6, that a subnet is to be chosen for.
+        options: The driver's own.
+        ipam: Name of the IPAM driver.
+        internal: No way out.
+        labels: The caller's.
+    """
+
+    driver: Driver[Any]
+    name: str
+    subnets: tuple[Subnet, ...]
+    auto: tuple[int, ...]
+    options: object
+    ipam: str
+    internal: bool
+    labels: Mapping[str, str]
+
+    @classmethod
+    def parse(
+        cls,
+        core: Core,
+        driver: str,
+        name: str,
+        *,
+        subnets: Iterable[object],
+        ipv4: bool | None,
+        ipv6: bool | None,
+        options: object,
+        ipam: str,
+        internal: bool,
+        labels: Mapping[str, str] | None,
+    ) -> NetworkRequest:
+        """Check the arguments of ``new_network``."""
+        check_name("network", name)
+        plugin = core.drivers[driver]
+        if plugin.capabilities.scope is Scope.GLOBAL:
+            msg = (
+                f"networks of type {driver!r} span hosts: that needs a cluster store, which there is none of"
+            )
+            raise UnavailableError(msg)
+        given = tuple(Subnet.parse(subnet) for subnet in _listed(subnets))
+        _check_subnets(plugin, given, {4: ipv4, 6: ipv6})
+        return cls(
+            driver=plugin,
+            name=name,
+            subnets=given,
+            auto=_automatic(plugin, given, {4: ipv4, 6: ipv6}),
+            options=make_options(plugin, options, core.defaults.get(driver)),
+            ipam=ipam,
+            internal=bool(internal),
+            labels=check_labels(dict(labels or {})),
+        )
+
+    def build(self, core: Core, draft: Draft) -> str:
+        """Draft the network; returns its id."""
+        draft.what = f"create network {self.name!r}"
+        if core.records.named("network", self.name) is not None:
+            msg = f"network with name {self.name!r} already exists"
+            raise ConflictError(msg)
+        self._check_singleton(core)
+        spec: AnyNetworkSpec = NetworkSpec(
+            id=new_id(core.surroundings.random),
+            name=self.name,
+            driver=self.driver.name,
+            options=self.options,
+            ipam=self.ipam,
+            internal=self.internal,
+            labels=self.labels,
+            created=core.surroundings.clock(),
+        )
+        pools = self._pools(core, draft)
+        spec = attrs.evolve(
+            spec,
+            space=pools[0].space if pools else spec.space,
+            subnets=tuple(
+                self._addresses(core, draft, *pair) for pair in zip(pools, self._asked, strict=True)
+            ),
+        )
+        if self.driver.capabilities.singleton:
+            draft.reserve(Put(f"only/{self.driver.name}", spec.id))
+        draft.reserve(Put(f"name/network/{spec.name}", spec.id))
+        draft.plans[network_scope(spec.id)] = self.driver.network_plan(spec)
+        draft.on_commit.append(record(f"network/{spec.id}", spec))
+        return spec.id
+
+    def _check_singleton(self, core: Core) -> None:
+        if self.driver.capabilities.singleton and any(
+            row.spec.driver == self.driver.name for row in core.records.networks.values()
+        ):
+            msg = f"only one instance of {self.driver.name!r} network is allowed"
+            raise ConflictError(msg)
+
+    @property
+    def _asked(self) -> tuple[Subnet | None, ...]:
+        return (*self.subnets, *(None for _ in self.auto))
+
+    def _pools(self, core: Core, draft: Draft) -> list[Pool]:
+        chosen = self.auto or any(subnet.is_size_only for subnet in self.subnets)
+        request = partial(
+            PoolRequest,
+            space=self.driver.capabilities.scope,
+            exclude=tuple(core.surroundings.host_networks()) if chosen else (),
+        )
+        requests = [
+            *(request(subnet=subnet.network, sub_pool=subnet.sub_pool) for subnet in self.subnets),
+            *(request(version=version) for version in self.auto),
+        ]
+        return [core.allocations.request_pool(draft, self.ipam, item) for item in requests]
+
+    def _addresses(self, core: Core, draft: Draft, pool: Pool, asked: Subnet | None) -> Subnet:
+        """Take the addresses of a subnet that no endpoint may get; returns it with its gateway."""
+        subnet = asked or Subnet(pool.subnet)
+        if not pool.subnet.prefixlen:  # the null IPAM driver's: a network without addresses
+            return Subnet(pool.subnet)
+        request = partial(core.allocations.request_address, draft, self.ipam, pool)
+        for address in subnet.auxiliary.values():
+            request(preferred=address)
+        gateway = request(preferred=subnet.gateway).ip
+        auxiliary = dict(subnet.auxiliary)
+        return Subnet(pool.subnet, gateway=gateway, sub_pool=subnet.sub_pool, auxiliary=auxiliary)
+
+
+def _listed(subnets: Iterable[object]) -> Iterable[object]:
+    if isinstance(subnets, str):
+        msg = f"invalid subnets {subnets!r}: a list is expected, not one text"
+        raise InvalidValueError(msg)
+    return subnets
+
+
+def _check_subnets(
+    driver: Driver[Any], subnets: tuple[Subnet, ...], wanted: Mapping[int, bool | None]
+) -> None:
+    limit = driver.capabilities.max_subnets
+    if subnets and not driver.capabilities.addressed:
+        msg = f"networks of type {driver.name!r} have no subnets"
+        raise InvalidValueError(msg)
+    for version, flag in wanted.items():
+        count = sum(subnet.version == version for subnet in subnets)
+        if count and flag is False:
+            msg = f"IPv{version} is switched off, but an IPv{version} subnet is given"
+            raise InvalidValueError(msg)
+        if count > limit:
+            msg = f"driver {driver.name!r} supports {limit} IPv{version} subnet(s) a network, not {count}"
+            raise InvalidValueError(msg)
+
+
+def _automatic(
+    driver: Driver[Any], subnets: tuple[Subnet, ...], wanted: Mapping[int, bool | None]
+) -> tuple[int, ...]:
+    """Return the families that a subnet is to be chosen for; IPv4 when nothing at all is said."""
+    if not driver.capabilities.addressed:
+        return ()
+    given = {subnet.version for subnet in subnets}
+    flags = {**wanted, 4: True} if not given and wanted[4] is None and not wanted[6] else wanted
+    if not given and not any(flags.values()):
+        msg = "IPv4 or IPv6 must be enabled"
+        raise InvalidValueError(msg)
+    return tuple(version for version, flag in flags.items() if flag and version not in given)
+
+
+def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
+    """
+    Draft the end of a network.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        identity: The network's id.
+        force: Also of a type that always exists, once made.
+    """
+    row = core.network(identity)
+    spec = row.spec
+    draft.what = f"delete network {spec.name!r}"
+    active = sorted(name for name, _ in core.records.names(f"endpoint/{identity}"))
+    if active:
+        msg = f"network {spec.name!r} has active endpoints: {', '.join(active)}"
+        raise ConflictError(msg)
+    singleton = core.drivers[spec.driver].capabilities.singleton
+    if singleton and not force:
+        msg = f"network {spec.name!r} of type {spec.driver!r} cannot be deleted"
+        raise ConflictError(msg)
+    draft.finish = True
+    draft.plans[network_scope(identity)] = Plan()
+    draft.rely_on(row.key, row.revision)
+    draft.compares.append(PrefixUnchanged(f"endpoint/{identity}/", core.engine.mirror.revision))
+    for subnet in spec.subnets:
+        core.allocations.release_pool(draft, spec.ipam, pool_of(spec, subnet))
+    if singleton:
+        draft.on_commit.append(Delete(f"only/{spec.driver}"))
+    draft.on_commit += (Delete(f"name/network/{spec.name}"), Delete(row.key))

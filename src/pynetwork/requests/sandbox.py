@@ -1,0 +1,132 @@
+"""Drafting a sandbox: its namespace, its end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.errors import ConflictError, InvalidValueError
+from pynetwork.plan import Plan
+from pynetwork.records import record
+from pynetwork.requests.common import sandbox_lock, sandbox_scope
+from pynetwork.requests.membership import leave_all
+from pynetwork.resources import Netns, Sysctl
+from pynetwork.specs import SandboxSpec
+from pynetwork.store import Delete, Put
+from pynetwork.types import HOST_NETNS, check_labels, check_name, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pynetwork.core import Core
+    from pynetwork.engine import Draft
+
+__all__ = ["SandboxRequest", "delete_sandbox"]
+
+
+def _name(value: object) -> str:
+    return check_name("sandbox", value)
+
+
+def _hostname(value: object) -> str | None:
+    if value is None:
+        return None
+    return check_name("host", value)
+
+
+def _netns(value: object) -> str | None:
+    """Return the path that a path, an open file or a process id stands for."""
+    if value is None or value == HOST_NETNS:
+        return None if value is None else HOST_NETNS
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value <= 0:
+            msg = f"invalid process id {value}: to adopt a namespace by an open file, pass the file object"
+            raise InvalidValueError(msg)
+        return f"/proc/{value}/ns/net"
+    if isinstance(value, str | os.PathLike):
+        path = os.fspath(value)
+        if not isinstance(path, str) or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
+            msg = f"invalid namespace path {path!r}: an absolute path is expected"
+            raise InvalidValueError(msg)
+        return path
+    fileno = getattr(value, "fileno", None)
+    if callable(fileno):
+        return f"/proc/self/fd/{fileno()}"
+    msg = f"invalid namespace {value!r}: a path, a process id, an open file or 'host' is expected"
+    raise InvalidValueError(msg)
+
+
+def _labels(value: Mapping[str, str]) -> dict[str, str]:
+    return check_labels(dict(value))
+
+
+@attrs.frozen(kw_only=True)
+class SandboxRequest:
+    """The arguments of :meth:`Controller.new_sandbox`, checked, and how a sandbox is made of them."""
+
+    name: str = attrs.field(converter=_name)
+    netns: str | None = attrs.field(converter=_netns)
+    hostname: str | None = attrs.field(converter=_hostname)
+    labels: Mapping[str, str] = attrs.field(converter=_labels)
+
+    def build(self, core: Core, draft: Draft) -> str:
+        """Draft the sandbox; returns its id."""
+        draft.what = f"create sandbox {self.name!r}"
+        if core.records.named("sandbox", self.name) is not None:
+            msg = f"sandbox with name {self.name!r} already exists"
+            raise ConflictError(msg)
+        identity = new_id(core.surroundings.random)
+        spec = SandboxSpec(
+            id=identity,
+            name=self.name,
+            netns=None if self.netns == HOST_NETNS else self._pin(core, identity),
+            adopted=None if self.netns == HOST_NETNS else self.netns,
+            hostname=self.hostname,
+            labels=self.labels,
+            created=core.surroundings.clock(),
+        )
+        draft.reserve(Put(f"name/sandbox/{spec.name}", identity))
+        draft.plans[sandbox_scope(identity)] = sandbox_plan(spec)
+        draft.on_commit.append(record(f"sandbox/{identity}", spec))
+        return identity
+
+    def _pin(self, core: Core, identity: str) -> str:
+        label = self.name if core.visible else identity[:12]
+        return str(core.netns_dir / f"{label}.{core.instance[:8]}")
+
+
+def sandbox_plan(spec: SandboxSpec) -> Plan:
+    """Return what exists as long as a sandbox does: its namespace, deaf to router advertisements."""
+    if spec.netns is None:
+        return Plan()
+    return Plan(
+        (
+            Netns(path=spec.netns, adopted=spec.adopted),
+            # Else whoever is on the same bridge could give it addresses and a default route (RFC 4861).
+            Sysctl(netns=spec.netns, name="net.ipv6.conf.default.accept_ra", value="0"),
+        )
+    )
+
+
+def delete_sandbox(core: Core, draft: Draft, identity: str) -> None:
+    """
+    Draft the end of a sandbox. Its endpoints leave; they and their addresses outlive it.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        identity: The sandbox's id.
+    """
+    row = core.sandbox(identity)
+    draft.what = f"delete sandbox {row.spec.name!r}"
+    draft.finish = True
+    draft.rely_on(row.key, row.revision)
+    draft.plans[sandbox_scope(identity)] = Plan()
+    leave_all(core, draft, identity)
+    draft.on_commit += (
+        Delete(f"name/sandbox/{row.spec.name}"),
+        Delete(f"lock/{sandbox_lock(identity)}"),
+        Delete(row.key),
+    )

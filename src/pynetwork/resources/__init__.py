@@ -1,0 +1,34 @@
+"""The nouns of a plan: kernel objects that should exist, as frozen values.
+
+A resource says *what*, never *how*: the kernel floor turns it into netlink, ``render`` into lines a
+user could type. Everything the engine needs to know of it is derived from its fields.
+"""
+
+from __future__ import annotations
+
+from pynetwork.resources.addresses import Address, Announce, Neighbour, Route
+from pynetwork.resources.base import Effect, Key, Resource
+from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
+from pynetwork.resources.settings import LinkSysctl, Sysctl
+
+__all__ = [
+    "KINDS",
+    "Address",
+    "Announce",
+    "Bridge",
+    "Effect",
+    "Key",
+    "LinkSysctl",
+    "LinkUp",
+    "Neighbour",
+    "Netns",
+    "Resource",
+    "Route",
+    "Sysctl",
+    "Veth",
+]
+
+#: Every kind of resource that stored plans may hold.
+KINDS: dict[str, type[Resource]] = {
+    cls.kind: cls for cls in (Netns, Sysctl, Bridge, Veth, LinkSysctl, Address, LinkUp, Neighbour, Route)
+}

@@ -1,0 +1,196 @@
+"""The port every backend serves: get, list, transact with compares, follow by revision.
+
+It is the part of etcd's model that the engine needs, so the same code runs on a file and on a cluster:
+
+* A store has one **revision**, an int that grows with every transaction that changes something.
+  An empty store is at revision 0.
+* What must be true together is written together: :meth:`Store.transact` is all or nothing, and its
+  **compares** say what the caller believed when it prepared the operations.
+* A reader keeps a :class:`Snapshot` up to date by asking for the :class:`Changes` since its revision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+
+import attrs
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Iterator, Sequence
+    from types import TracebackType
+
+__all__ = [
+    "Absent",
+    "Change",
+    "Changes",
+    "Compare",
+    "Delete",
+    "Entry",
+    "Operation",
+    "PrefixUnchanged",
+    "Put",
+    "Snapshot",
+    "Store",
+    "Unchanged",
+]
+
+
+@attrs.frozen
+class Entry:
+    """A key, its value, and the revision of the transaction that last put it."""
+
+    key: str
+    value: str
+    revision: int
+
+
+@attrs.frozen
+class Snapshot:
+    """The entries under a prefix, sorted by key, as they were at one revision of the store."""
+
+    revision: int
+    entries: tuple[Entry, ...]
+
+
+@attrs.frozen
+class Change:
+    """What became of a key at a revision; a *value* of None says that it was deleted."""
+
+    key: str
+    value: str | None
+    revision: int
+
+
+@attrs.frozen
+class Changes:
+    """Changes in order of revision, and the revision of the store once they are applied."""
+
+    revision: int
+    changes: tuple[Change, ...]
+
+
+@attrs.frozen
+class Put:
+    """Set *key* to *value*, whether or not it exists."""
+
+    key: str
+    value: str
+
+
+@attrs.frozen
+class Delete:
+    """Remove *key*; one that is missing is no error and no change."""
+
+    key: str
+
+
+@attrs.frozen
+class Absent:
+    """*key* does not exist."""
+
+    key: str
+
+
+@attrs.frozen
+class Unchanged:
+    """*key* exists, and *revision* is the one that last put it."""
+
+    key: str
+    revision: int
+
+
+@attrs.frozen
+class PrefixUnchanged:
+    """No key that exists under *prefix* was put after *revision*. Deletions are not seen."""
+
+    prefix: str
+    revision: int
+
+
+Compare: TypeAlias = Absent | Unchanged | PrefixUnchanged
+Operation: TypeAlias = Put | Delete
+
+
+class Store(Protocol):
+    """
+    A key-value store with revisions.
+
+    Keys and values are text that the store does not look inside. Keys sort by code point; a prefix is
+    any beginning of a key, ``""`` is the beginning of all. Every method may be called from any thread,
+    and raises :class:`~pynetwork.errors.StoreError` when the state cannot be read or written.
+    """
+
+    def get(self, key: str) -> Entry | None:
+        """Return the entry of *key*, None when there is none."""
+        ...
+
+    def list(self, prefix: str) -> Snapshot:
+        """Return what is under *prefix* and the store's revision, in one consistent read."""
+        ...
+
+    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+        """
+        Apply all *operations* if all *compares* hold, else none.
+
+        Args:
+            compares: What must be true at the moment of writing.
+            operations: What to write. A key may appear in one operation only.
+
+        Returns:
+            The revision of the store after the transaction, shared by everything it wrote. It is the
+            old one, which may be 0, when the operations had no effect. None when a compare failed.
+
+        Raises:
+            InvalidValueError: A key is empty or appears twice, or a text cannot be encoded.
+            StoreError: The state cannot be written; nothing was.
+        """
+        ...
+
+    def changes(self, since: int) -> Changes | None:
+        """
+        Return what happened after revision *since*. Free of charge, nearly, when nothing did.
+
+        A key that changed several times appears once, as it is now. A key that came and went may appear
+        as deleted to a reader who never saw it.
+
+        Args:
+            since: A revision this store gave out.
+
+        Returns:
+            The changes, none when the store is still at *since*. None when they are not known: the
+            history was trimmed, or *since* is not a revision of this store. List anew.
+        """
+        ...
+
+    def watch(
+        self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
+    ) -> Iterator[Change]:
+        """
+        Yield the changes under *prefix* after revision *since*, for ever, as they happen.
+
+        All changes of a transaction carry its revision: who stops in the middle of one and resumes
+        from there misses the rest of it.
+
+        Args:
+            prefix: The beginning of the keys to follow.
+            since: The revision of the snapshot to keep up to date.
+            poll: Seconds between two looks, for a store that is not told of changes.
+            stop: Once set, the iterator ends, within *poll* seconds.
+
+        Raises:
+            StoreError: Also when the history after *since* is gone. List anew, watch from there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the store holds of this process. The state stays. Closing twice is fine."""
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,214 @@
+"""A host in memory that keeps the kernel's rules, so orchestration is tested without root."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pynetwork.errors import NotFoundError
+from pynetwork.plan import Plan, StepFailedError, Verb
+from pynetwork.resources import Address, Bridge, LinkSysctl, Neighbour, Netns, Route, Sysctl, Veth
+from pynetwork.testing._model import SETTINGS, Device, HostModel, os_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pynetwork.plan import Step
+    from pynetwork.resources import Key, Resource
+
+__all__ = ["FakeKernel"]
+
+# Fields in which None asks for nothing in particular.
+_INDIFFERENT: Final[dict[type[Resource], tuple[str, ...]]] = {Bridge: ("mac", "mtu"), Veth: ("mtu",)}
+
+# What carries a tag of its own, and so is never taken for ours when it is not.
+_TAGGED: Final = (Netns, Bridge, Veth, Device)
+
+# What is changed by "replace", which creates what is missing.
+_REPLACED: Final = (Neighbour, Route)
+
+
+class FakeKernel:
+    """
+    A :class:`~pynetwork.kernel.port.Kernel` whose host is a dict.
+
+    It refuses what Linux refuses, with the same errno: an address on a missing interface, a route over
+    one that is down or to a gateway that is not on the link, a veth into a missing bridge or
+    namespace, anything that exists. And it removes what Linux removes along: the peer, addresses and
+    routes of a veth, the contents of a namespace, routes with an interface's last IPv4 address.
+
+    Args:
+        existing: Objects of somebody else: they carry no tag, are observed only when asked for, and
+            never deleted.
+
+    Every method may be called from any thread. Closing does nothing: several controllers may use one
+    host, one after the other or together.
+    """
+
+    def __init__(self, existing: Iterable[Resource] = ()) -> None:
+        self._lock = threading.RLock()
+        self._host = HostModel()
+        self._ours: set[Key] = set()
+        self._log: list[Step] = []
+        self.plant(*existing)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}({len(self.resources)} resources)>"
+
+    @property
+    def resources(self) -> Plan:
+        """What the library made and has not let go of, in order of creation."""
+        with self._lock:
+            ours = [resource for resource in self._host if resource.key in self._ours]
+        return Plan(sorted(ours, key=lambda resource: resource.rank))
+
+    @property
+    def log(self) -> tuple[Step, ...]:
+        """The steps that took effect, oldest first."""
+        with self._lock:
+            return tuple(self._log)
+
+    def render(self) -> str:
+        """Return :attr:`resources` as lines a user could type."""
+        return self.resources.render()
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        """Take *steps* in order, see :meth:`pynetwork.kernel.port.Kernel.apply`."""
+        with self._lock:
+            for number, step in enumerate(steps):
+                try:
+                    self._take(step, replay=replay)
+                except OSError as error:
+                    raise StepFailedError(step, steps[:number]) from error
+                self._log.append(step)
+
+    def observe(self, expected: Plan) -> Plan:
+        """Return what of *expected* exists, as it is, and all that is ours beyond it."""
+        with self._lock:
+            seen: dict[Key, Resource] = {}
+            for wanted in expected:
+                found = self._host.find(wanted.key)
+                if found is not None:
+                    seen[wanted.key] = _as_seen(found, wanted)
+            for resource in self.resources:
+                if not isinstance(resource, SETTINGS):  # A setting carries no tag.
+                    seen.setdefault(resource.key, resource)
+            return Plan(seen.values())
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to release, and what was created stays."""
+
+    def plant(self, *resources: Resource) -> None:
+        """Put objects on the host behind the library's back; what has the key of one of ours changes it."""
+        with self._lock:
+            for resource in resources:
+                self._host.put(resource)
+
+    def wreck(self, key: Key) -> None:
+        """
+        Remove an object, ours or not, behind the library's back, and what the kernel removes with it.
+
+        Args:
+            key: Its key, or that of something that comes with it, such as a veth's peer.
+
+        Raises:
+            NotFoundError: There is no such object.
+        """
+        with self._lock:
+            found = self._host.find(key)
+            if found is None:
+                msg = f"cannot wreck {key}: there is no such object on this host"
+                raise NotFoundError(msg)
+            self._remove(found.key)
+
+    def reboot(self) -> None:
+        """Lose every object, somebody else's too, as a host does that restarts."""
+        with self._lock:
+            self._host = HostModel()
+            self._ours.clear()
+
+    def _take(self, step: Step, *, replay: bool) -> None:
+        resource, found = step.resource, self._host.find(step.resource.key)
+        if step.verb is Verb.EMIT:
+            return  # Effects leave no state; they are in the log.
+        if step.verb is Verb.DELETE:
+            self._delete(resource, found, replay=replay)
+        elif found is None:
+            if step.verb is Verb.UPDATE and not (replay or isinstance(resource, _REPLACED)):
+                raise os_error(errno.ENOENT, resource)
+            self._host.add(resource)
+            self._ours.add(resource.key)
+        elif step.verb is Verb.UPDATE and step.previous is not None:
+            self._change(found, resource, step.previous)
+        else:
+            self._create_again(resource, found, replay=replay)
+
+    def _delete(self, resource: Resource, found: Resource | None, *, replay: bool) -> None:
+        if isinstance(resource, SETTINGS):  # They have no delete: the state stays.
+            self._ours.discard(resource.key)
+        elif found is None:
+            if not replay:
+                raise os_error(errno.ENOENT, resource)
+        elif found.key in self._ours:
+            self._remove(found.key)
+
+    def _create_again(self, wanted: Resource, found: Resource, *, replay: bool) -> None:
+        """Create what has an object under its key already."""
+        if isinstance(wanted, SETTINGS):
+            self._host.check(wanted)
+            self._host.put(wanted)
+            self._ours.add(wanted.key)
+        elif isinstance(wanted, Bridge) and wanted.adopt and isinstance(found, Bridge):
+            pass  # Taken as it is.
+        elif isinstance(wanted, Address) and wanted.adopt:
+            pass
+        elif not replay or (isinstance(found, _TAGGED) and found.key not in self._ours):
+            raise os_error(errno.EEXIST, f"{wanted}: {found}")
+        elif _as_seen(found, wanted) != wanted:
+            self._make_as(wanted, found)
+
+    def _make_as(self, wanted: Resource, found: Resource) -> None:
+        """Turn *found* into *wanted*, in place where that can be done."""
+        if type(found) is type(wanted) and _changed(_as_seen(found, wanted), wanted) <= wanted.mutable:
+            self._change(found, wanted, found)
+        elif found.key in self._ours:
+            self._remove(found.key)
+            self._host.add(wanted)
+            self._ours.add(wanted.key)
+        else:
+            raise os_error(errno.EEXIST, f"{wanted}: {found}")
+
+    def _change(self, found: Resource, wanted: Resource, previous: Resource) -> None:
+        """Change in *found* what differs between *previous* and *wanted*, and nothing else."""
+        self._host.check(wanted)
+        if type(found) is not type(wanted):
+            raise os_error(errno.EOPNOTSUPP, f"{wanted}: {found}")
+        changes = {name: getattr(wanted, name) for name in _changed(previous, wanted)}
+        self._host.put(attrs.evolve(found, **changes))
+
+    def _remove(self, key: Key) -> None:
+        self._host.remove(key)
+        self._ours.intersection_update([resource.key for resource in self._host])
+
+
+def _changed(was: Resource, wanted: Resource) -> set[str]:
+    fields = attrs.fields(type(wanted))
+    return {
+        field.name for field in fields if field.eq and getattr(was, field.name) != getattr(wanted, field.name)
+    }
+
+
+def _as_seen(found: Resource, wanted: Resource) -> Resource:
+    """Return *found* without what *wanted* does not ask about, so that equal means "as wanted"."""
+    if isinstance(wanted, Sysctl | LinkSysctl) and isinstance(found, Sysctl | LinkSysctl):
+        return attrs.evolve(wanted, value=found.value)
+    if type(found) is not type(wanted):
+        return found
+    seen = found
+    if isinstance(wanted, Address | Bridge) and isinstance(found, Address | Bridge):
+        seen = attrs.evolve(found, adopt=wanted.adopt)
+    indifferent = [name for name in _INDIFFERENT.get(type(wanted), ()) if getattr(wanted, name) is None]
+    return attrs.evolve(seen, **dict.fromkeys(indifferent))

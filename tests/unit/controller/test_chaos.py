@@ -1,0 +1,274 @@
+"""Fail at every step, die at every step: the host is as before, or the next process makes it right."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pynetwork import ApplyError, ConflictError, Controller, MemoryStore, NotFoundError, Plan, PynetworkError
+from pynetwork.testing import Chaos, ChaosStore, FakeKernel, Fate, Killed, fake_surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pynetwork.kernel.port import Kernel
+    from pynetwork.store import Store
+
+
+def _open(store: Store, kernel: Kernel, process: str = "p", dead: tuple[str, ...] = ()) -> Controller:
+    return Controller(store=store, kernel=kernel, surroundings=fake_surroundings(process=process, dead=dead))
+
+
+def _prepare(controller: Controller) -> None:
+    """Two networks, a sandbox in both, another sandbox in none, endpoints joined and not."""
+    for number, options in enumerate(({"bridge": "br0"}, {"mtu": 1400})):
+        network = controller.new_network(
+            "bridge", f"n{number}", subnets=[f"10.{number}.0.0/24", f"fd0{number}::/64"], options=options
+        )
+        network.create_endpoint("joined", routes=["192.0.2.0/24"] if number else [])
+        network.create_endpoint("free", priority=number)
+    box = controller.new_sandbox("box")
+    controller.new_sandbox("empty")
+    for network in controller.networks.values():
+        network.endpoints["joined"].join(box)
+
+
+REQUESTS: dict[str, Callable[[Controller], object]] = {
+    "new_network": lambda c: c.new_network("bridge", "new", ipv4=True, ipv6=True),
+    "delete_network": lambda c: (
+        [e.delete(force=True) for e in c.networks["n0"].endpoints.values()],
+        c.networks["n0"].delete(),
+    ),
+    "new_sandbox": lambda c: c.new_sandbox("new"),
+    "delete_sandbox": lambda c: c.sandboxes["box"].delete(),
+    "create_endpoint": lambda c: c.networks["n0"].create_endpoint("new"),
+    "delete_endpoint": lambda c: c.networks["n0"].endpoints["free"].delete(),
+    "force_delete_endpoint": lambda c: c.networks["n0"].endpoints["joined"].delete(force=True),
+    "join": lambda c: c.networks["n1"].endpoints["free"].join(c.sandboxes["empty"]),
+    "leave_with_gateway": lambda c: c.networks["n0"].endpoints["joined"].leave(),
+    "rename": lambda c: c.networks["n0"].rename("other"),
+}
+
+
+def _records(store: Store) -> dict[str, str]:
+    """What is recorded, less what only grows: locks, and addresses at rest."""
+    return {
+        entry.key: entry.value
+        for entry in store.list("").entries
+        if not entry.key.startswith(("lock/", "meta/")) and '"freed"' not in entry.value
+    }
+
+
+def _state(kernel: FakeKernel) -> set[object]:
+    return set(kernel.resources)
+
+
+def _failure_of(request: Callable[[], object]) -> ApplyError | None:
+    try:
+        request()
+    except ApplyError as error:
+        return error
+    return None
+
+
+def _check_consistent(controller: Controller, kernel: FakeKernel) -> None:
+    """The host is what the plans say, and another look finds nothing to do."""
+    world = controller._core.engine.world
+    assert not world.intents
+    expected = {resource for scoped in world.scopes.values() for resource in scoped.plan}
+    assert {r for r in kernel.resources if r.kind not in {"sysctl", "link_sysctl"}} == {
+        r for r in expected if r.kind not in {"sysctl", "link_sysctl"}
+    }
+    assert controller.reconcile().is_clean
+
+
+@pytest.mark.parametrize("half_done", [False, True])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_that_fails_at_any_step_leaves_the_host_and_the_records_as_before(
+    name: str, half_done: bool
+) -> None:
+    fired = 0
+    for n in itertools.count():
+        store, kernel = MemoryStore(), FakeKernel()
+        with _open(store, kernel) as controller:
+            _prepare(controller)
+            before, recorded = _state(kernel), _records(store)
+            chaos = Chaos(kernel, fail_at=n, half_done=half_done)
+            controller._core.engine.kernel = chaos
+            error = _failure_of(lambda: REQUESTS[name](controller))
+            if error is not None:
+                fired += 1
+                assert error.rolled_back
+                assert not error.leftovers
+                assert error.step
+                assert error.origin.partition(":")[0].endswith(".py")
+                assert isinstance(error.__cause__, OSError)
+                if name != "delete_network":  # that is several requests
+                    assert _state(kernel) == before
+                    assert _records(store) == recorded
+                _check_consistent(controller, kernel)
+                REQUESTS[name](controller)
+            assert chaos.fired == (fired > n)
+            if not chaos.fired:
+                break
+    assert fired or name in {"create_endpoint", "delete_endpoint", "rename"}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_request_whose_undo_fails_too_says_what_is_left_and_reconcile_clears_it(name: str) -> None:
+    for n in itertools.count():
+        store, kernel = MemoryStore(), FakeKernel()
+        with _open(store, kernel) as controller:
+            _prepare(controller)
+            chaos = Chaos(kernel, fail_at=n, half_done=True, fail_undo=True)
+            controller._core.engine.kernel = chaos
+            error = _failure_of(lambda: REQUESTS[name](controller))
+            if error is not None:
+                assert error.leftovers or error.rolled_back
+                assert all(line in str(error) for line in error.leftovers)
+            controller._core.engine.kernel = kernel
+            report = controller.reconcile()
+            assert not report.failed, str(report)
+            _check_consistent(controller, kernel)
+            if not chaos.fired:
+                break
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_process_that_dies_at_any_step_is_finished_or_undone_by_the_next(name: str) -> None:
+    for n in itertools.count():
+        store, kernel = MemoryStore(), FakeKernel()
+        with _open(store, kernel) as first:
+            _prepare(first)
+        fate = Fate()
+        chaos = Chaos(kernel, die_at=n, fate=fate)
+        victim = _open(ChaosStore(store, fate=fate), chaos, "victim")
+        with contextlib.suppress(Killed):
+            REQUESTS[name](victim)
+        with _open(store, kernel, "heir", dead=("victim",)) as heir:
+            _check_consistent(heir, kernel)
+            if chaos.fired and name != "delete_network":
+                _again(name, heir)
+                _check_consistent(heir, kernel)
+        if not chaos.fired:
+            break
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_process_that_dies_at_any_write_is_finished_or_undone_by_the_next(name: str, after: bool) -> None:
+    for n in itertools.count():
+        store, kernel = MemoryStore(), FakeKernel()
+        with _open(store, kernel) as first:
+            _prepare(first)
+        fate = Fate()
+        chaos = ChaosStore(store, die_at=n, after=after, fate=fate)
+        with contextlib.suppress(Killed):
+            victim = _open(chaos, Chaos(kernel, fate=fate), "victim")
+            REQUESTS[name](victim)
+        with _open(store, kernel, "heir", dead=("victim",)) as heir:
+            _check_consistent(heir, kernel)
+            if chaos.fired and name != "delete_network":
+                _again(name, heir)
+                _check_consistent(heir, kernel)
+        if not chaos.fired:
+            break
+
+
+def _again(name: str, controller: Controller) -> None:
+    """Ask again for what a dead process may or may not have got done: nothing else is in the way."""
+    with contextlib.suppress(ConflictError, NotFoundError):
+        REQUESTS[name](controller)
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_a_store_that_fails_at_any_write_leaves_the_host_as_before(name: str) -> None:
+    for n in itertools.count():
+        store, kernel = MemoryStore(), FakeKernel()
+        with _open(store, kernel) as controller:
+            _prepare(controller)
+            before, recorded = _state(kernel), _records(store)
+            chaos = ChaosStore(store, fail_at=n)
+            controller._core.engine.mirror.store = chaos
+            try:
+                REQUESTS[name](controller)
+            except PynetworkError:
+                if name != "delete_network":
+                    assert _state(kernel) == before
+            controller.reconcile()
+            if chaos.fired and name != "delete_network":
+                assert _records(store) == recorded
+            _check_consistent(controller, kernel)
+            if not chaos.fired:
+                break
+
+
+def test_a_host_that_was_rebooted_is_made_again() -> None:
+    store, kernel = MemoryStore(), FakeKernel()
+    with _open(store, kernel) as controller:
+        _prepare(controller)
+        before = _state(kernel)
+    kernel.reboot()
+    around = fake_surroundings(process="q", boot="boot-2")
+    with Controller(store=store, kernel=kernel, surroundings=around) as controller:
+        assert _state(kernel) == before
+        _check_consistent(controller, kernel)
+
+
+def test_whatever_is_wrecked_is_repaired_and_what_no_record_knows_is_pruned() -> None:
+    store, kernel = MemoryStore(), FakeKernel()
+    with _open(store, kernel) as controller:
+        _prepare(controller)
+        before = _state(kernel)
+        for resource in kernel.resources:
+            if resource.kind in {"sysctl", "link_sysctl", "up"}:
+                continue
+            kernel.wreck(resource.key)
+            planned = controller.reconcile(dry_run=True)
+            assert planned.dry_run
+            assert "would repair" in str(planned)
+            assert _state(kernel) != before
+            report = controller.reconcile()
+            assert report.repaired == planned.repaired
+            assert not report.failed, str(report)
+            assert _state(kernel) == before, resource
+            assert controller.reconcile().is_clean
+
+
+def test_an_interrupted_request_is_undone() -> None:
+    """Ctrl-C comes as KeyboardInterrupt out of the kernel, at any step."""
+
+    class Interrupting(FakeKernel):
+        armed = False
+
+        def apply(self, steps, *, replay=False):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            if self.armed and not replay:
+                super().apply(steps[:2], replay=replay)
+                raise KeyboardInterrupt
+            super().apply(steps, replay=replay)
+
+    store, kernel = MemoryStore(), Interrupting()
+    with _open(store, kernel) as controller:
+        _prepare(controller)
+        before = _state(kernel)
+        kernel.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            controller.networks["n1"].endpoints["free"].join(controller.sandboxes["empty"])
+        kernel.armed = False
+        assert _state(kernel) == before
+        _check_consistent(controller, kernel)
+
+
+def test_prune_deletes_what_carries_our_tag_and_is_in_no_record() -> None:
+    kernel = FakeKernel()
+    with _open(MemoryStore(), kernel) as lost:
+        _prepare(lost)
+    with _open(MemoryStore(), kernel, "q") as controller:
+        report = controller.reconcile()
+        assert report.pruned
+        assert "prune: ip link delete br0" in str(report)
+        assert Plan(kernel.resources) == ()
+        assert controller.reconcile().is_clean

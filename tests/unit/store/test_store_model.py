@@ -1,0 +1,144 @@
+"""Any sequence of operations leaves a store as it leaves a dict, and its changes update any old reader."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import attrs
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+
+from pynetwork.store import Absent, Compare, Delete, Entry, Operation, PrefixUnchanged, Put, Store, Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HISTORY = 4
+KEYS = st.sampled_from(
+    ["a", "a/", "a/b", "a/b\x00", "a\U0010ffff", "ab", "b", "é", "\ud7ff", "\ue000", "\U0010ffff"]
+)
+PREFIXES = st.sampled_from(["", "a", "a/", "a\U0010ffff", "\ud7ff", "\U0010ffff", "nothing"])
+REVISIONS = st.integers(0, 40)
+OPERATIONS = st.lists(
+    st.builds(Put, KEYS, st.text(max_size=3)) | st.builds(Delete, KEYS),
+    max_size=4,
+    unique_by=lambda operation: operation.key,
+)
+COMPARES = st.lists(
+    st.builds(Absent, KEYS)
+    | st.builds(Unchanged, KEYS, REVISIONS)
+    | st.builds(PrefixUnchanged, PREFIXES, REVISIONS),
+    max_size=2,
+)
+
+
+@attrs.define
+class Model:
+    """The contract of a store in the plainest words."""
+
+    revision: int = 0
+    entries: dict[str, Entry] = attrs.field(factory=dict)
+    deleted: dict[str, int] = attrs.field(factory=dict)
+
+    def holds(self, compare: Compare) -> bool:
+        match compare:
+            case Absent(key):
+                return key not in self.entries
+            case Unchanged(key, revision):
+                return key in self.entries and self.entries[key].revision == revision
+            case PrefixUnchanged(prefix, revision):
+                return all(entry.revision <= revision for entry in self.under(prefix))
+
+    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+        if not all(map(self.holds, compares)):
+            return None
+        effective = [op for op in operations if isinstance(op, Put) or op.key in self.entries]
+        self.revision += bool(effective)
+        for operation in effective:
+            if isinstance(operation, Put):
+                self.entries[operation.key] = Entry(operation.key, operation.value, self.revision)
+                self.deleted.pop(operation.key, None)
+            else:
+                del self.entries[operation.key]
+                self.deleted[operation.key] = self.revision
+        return self.revision
+
+    def under(self, prefix: str) -> tuple[Entry, ...]:
+        return tuple(self.entries[key] for key in sorted(self.entries) if key.startswith(prefix))
+
+    def must_know(self, since: int) -> bool:
+        """Whether the history that a store guarantees reaches back to *since*."""
+        return (
+            since <= self.revision and sum(revision > since for revision in self.deleted.values()) <= HISTORY
+        )
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Two handles to one state, used in turn, beside the model."""
+
+    def __init__(self, open_handle: Callable[[], Store]) -> None:
+        super().__init__()
+        self.open_handle = open_handle
+        self.handles = [open_handle(), open_handle()]
+        self.model = Model()
+        self.past: dict[int, dict[str, Entry]] = {0: {}}
+
+    @rule(handle=st.integers(0, 1), compares=COMPARES, operations=OPERATIONS)
+    def transact(self, handle: int, compares: list[Compare], operations: list[Operation]) -> None:
+        revision = self.handles[handle].transact(compares, operations)
+        assert revision == self.model.transact(compares, operations)
+        self.past[self.model.revision] = dict(self.model.entries)
+
+    @rule(handle=st.integers(0, 1), prefix=PREFIXES)
+    def list(self, handle: int, prefix: str) -> None:
+        snapshot = self.handles[handle].list(prefix)
+        assert snapshot.entries == self.model.under(prefix)
+        assert snapshot.revision == self.model.revision
+
+    @rule(handle=st.integers(0, 1), key=KEYS)
+    def get(self, handle: int, key: str) -> None:
+        assert self.handles[handle].get(key) == self.model.entries.get(key)
+
+    @rule(handle=st.integers(0, 1), age=st.integers(0, 8))
+    def changes(self, handle: int, age: int) -> None:
+        since = max(0, self.model.revision - age)
+        news = self.handles[handle].changes(since)
+        if news is None:
+            assert not self.model.must_know(since)
+            return
+        entries = dict(self.past[since])
+        for change in news.changes:
+            assert change.revision > since
+            if change.value is None:
+                entries.pop(change.key, None)
+            else:
+                entries[change.key] = Entry(change.key, change.value, change.revision)
+        assert entries == self.model.entries
+        assert news.revision == self.model.revision
+        revisions = [change.revision for change in news.changes]
+        assert revisions == sorted(revisions)
+
+    @rule(handle=st.integers(0, 1))
+    def reopen(self, handle: int) -> None:
+        self.handles[handle].close()
+        self.handles[handle] = self.open_handle()
+
+    def teardown(self) -> None:
+        for handle in self.handles:
+            handle.close()
+
+
+def test_a_store_behaves_like_a_dict_with_a_memory(open_store: Callable[..., Store]) -> None:
+    states = map(str, itertools.count())
+
+    class FreshStoreMachine(StoreMachine):
+        def __init__(self) -> None:
+            state = next(states)
+            super().__init__(lambda: open_store(state=state, history=HISTORY))
+
+    run_state_machine_as_test(
+        FreshStoreMachine,
+        settings=settings(max_examples=60, stateful_step_count=30, deadline=None, database=None),
+    )
