@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Allocations"]
 
-_PURGE: Final = 4  # expired quarantines dropped along with a release, so that they never pile up
+_PURGE: Final = 4  # old releases dropped along with a new one, so that they never pile up
+_NEIGHBOUR_SECONDS: Final = 60.0  # how long a neighbour is remembered (sysctl gc_stale_time)
 _Ipams: TypeAlias = "Registry[IpamDriver]"
 
 
@@ -111,21 +112,23 @@ class Allocations:
         lease = self._leases.get(key)
         if lease is None or lease.freed is None:
             draft.reserve(put)
-        else:  # out of quarantine, its record not dropped yet
+        else:  # released before, its record not dropped yet
             draft.rely_on(key, lease.revision)
             draft.operations.append(put)
             draft.on_abort.append(Delete(key))
         return address
 
+    def was_used(self, ipam: str, space: str, address: IPAddress) -> bool:
+        """Return whether an address was released so recently that neighbours may remember its old MAC."""
+        lease = self._leases.get(_address_key(ipam, space, address))
+        return lease is not None and lease.freed is not None
+
     def release_address(self, draft: Draft, ipam: str, pool: Pool, address: IPAddress) -> None:
         """Have *draft* release *address* when it commits, into quarantine if its driver wants that."""
         key = _address_key(ipam, pool.space, address)
         now = self._clock()
-        seconds = _quarantine(self._ipams[ipam])
-        if seconds:
-            draft.on_commit.append(_record(key, {"pool": _pool_key(ipam, pool), "freed": now}))
-        else:
-            draft.on_commit.append(Delete(key))
+        draft.on_commit.append(_record(key, {"pool": _pool_key(ipam, pool), "freed": now}))
+        seconds = max(self._quarantine(ipam), _NEIGHBOUR_SECONDS)
         pending = {operation.key for operation in draft.on_commit}
         draft.on_commit += (Delete(old) for old in self._expired(now, seconds) if old not in pending)
 
@@ -205,9 +208,17 @@ class Allocations:
             self.delete(key)
 
     def _replay_lease(self, held: _Held, key: str, lease: _Lease) -> None:
-        self._request(held, key)
-        if lease.freed is not None:
-            self._release(held, key)
+        if lease.freed is None:
+            self._request(held, key)
+        elif lease.freed + self._quarantine(held.ipam) > self._clock():
+            self._request(held, key)
+            self._release(held, key)  # into quarantine, which begins anew: rather too long than too short
+
+    def _quarantine(self, ipam: str) -> float:
+        try:
+            return float(getattr(self._ipams[ipam], "quarantine", 0.0))
+        except UnknownDriverError:
+            return 0.0
 
     def _request(self, held: _Held, key: str) -> None:
         address = _address_of(key)
@@ -232,10 +243,6 @@ class Allocations:
 
 def _record(key: str, fields: dict[str, Any]) -> Put:
     return Known(key, encode(fields), decoded=fields)
-
-
-def _quarantine(driver: object) -> float:
-    return float(getattr(driver, "quarantine", 0.0))
 
 
 def _pool_key(ipam: str, pool: Pool) -> str:

@@ -134,7 +134,7 @@ class Records:
 
     def _row(self, kind: type[S], key: str, value: str, revision: int, decoded: object) -> Row[S]:
         if isinstance(decoded, Row):
-            return attrs.evolve(decoded, revision=revision)
+            return Row(key, decoded.spec, revision, decoded.extra)
         fields = loads(key, value)
         if kind is NetworkSpec:
             fields["options"] = self._options(fields["driver"], fields.get("options", {}))

@@ -261,6 +261,7 @@ class EndpointSpec:
         aliases: Further names in its network.
         routes: Brought into the sandbox.
         sysctls: Settings of the interface: ``net.X.Y.IFNAME.Z`` to value.
+        announce: Whether neighbours may remember its addresses with another MAC.
         priority: The sandbox's default gateway is that of its endpoint of highest priority.
         labels: The caller's.
         interface: Name in the sandbox: asked for, or chosen at join.
@@ -281,6 +282,7 @@ class EndpointSpec:
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
     routes: tuple[StaticRoute, ...] = attrs.field(default=(), converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(factory=dict, converter=_labels, hash=False)
+    announce: bool = False
     priority: int = 0
     labels: Mapping[str, str] = attrs.field(factory=dict, converter=_labels, hash=False)
     interface: str | None = attrs.field(default=None, converter=_interface_name)

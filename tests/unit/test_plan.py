@@ -81,8 +81,10 @@ class TestStep:
 
     def test_has_the_effects_of_what_it_makes(self) -> None:
         announce = Announce(netns=PATH, dev="eth0", address="10.0.0.2")
-        assert (announce,) == Step(Verb.CREATE, ADDRESS).effects()
-        assert Step(Verb.DELETE, ADDRESS).effects() == ()
+        address = attrs.evolve(ADDRESS, announce=True)
+        assert (announce,) == Step(Verb.CREATE, address).effects()
+        assert Step(Verb.DELETE, address).effects() == ()
+        assert Step(Verb.CREATE, ADDRESS).effects() == ()
         assert Step(Verb.CREATE, Address(dev="br0", cidr="10.0.0.1/24")).effects() == ()
 
     def test_fails_with_what_was_done(self) -> None:

@@ -217,7 +217,7 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
         ("neighbour", NS, "eth0", "fd00::9"),
         {PEER_KEY, NETNS_KEY},
     ),
-    (Route(netns=NS, dst="::/0", dev="eth0"), ("route", NS, "::/0", None), {PEER_KEY, NETNS_KEY}),
+    (Route(netns=NS, dst="::/0", dev="eth0"), ("route", NS, "::/0", "1024"), {PEER_KEY, NETNS_KEY}),
     (
         Route(netns=NS, dst="::/0", dev="eth0", metric=7),
         ("route", NS, "::/0", "7"),
@@ -317,8 +317,9 @@ def test_remembers_the_line_that_made_it() -> None:
     assert ast.unparse(ast.parse(source[int(line) - 1].strip())) == "bridge = Bridge(name='br0')"
 
 
-def test_addresses_in_namespaces_are_announced() -> None:
-    address = Address(netns=NS, dev="eth0", cidr="10.0.0.2/24")
+def test_addresses_that_others_may_remember_are_announced() -> None:
+    address = Address(netns=NS, dev="eth0", cidr="10.0.0.2/24", announce=True)
+    assert attrs.evolve(address, announce=False).effects() == ()
     assert address.effects() == (Announce(netns=NS, dev="eth0", address="10.0.0.2"),)
     assert Address(dev="br0", cidr="10.0.0.2/24").effects() == ()
     assert Bridge(name="br0").effects() == ()

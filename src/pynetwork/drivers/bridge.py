@@ -114,7 +114,10 @@ class BridgeDriver:
                     )
                     for name, value in endpoint.sysctls.items()
                 ),
-                *(Address(netns=netns, dev=dev, cidr=str(address)) for address in addresses),
+                *(
+                    Address(netns=netns, dev=dev, cidr=str(address), announce=endpoint.announce)
+                    for address in addresses
+                ),
                 LinkUp(netns=netns, dev=dev),
                 *(Route(netns=netns, dst=str(r.dst), via=r.via, dev=dev) for r in endpoint.routes),
                 *(

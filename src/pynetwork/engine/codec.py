@@ -23,12 +23,23 @@ if TYPE_CHECKING:
 
     from pynetwork.resources import Resource
 
-__all__ = ["VERSION", "decode_plan", "decode_value", "encode", "encode_plan", "loads"]
+__all__ = ["VERSION", "changed", "decode_plan", "decode_value", "encode", "encode_plan", "loads"]
 
 VERSION: Final = 1
 _EMPTY: Final = (None, (), "")
 _T = TypeVar("_T")
-_dumps = json.JSONEncoder(separators=(",", ":"), default=lambda value: _plain(value)).encode  # noqa: PLW0108 - defined below
+
+
+def changed(value: _T, **fields: object) -> _T:
+    """
+    Return *value*, a slotted attrs instance, with other *fields*.
+
+    As attrs.evolve, for fields that are valid as they are: nothing is converted or checked again.
+    """
+    copy = object.__new__(type(value))
+    for name in _fields(cast("Hashable", type(value))):
+        object.__setattr__(copy, name, fields[name] if name in fields else getattr(value, name))
+    return copy
 
 
 def encode(value: object, extra: Mapping[str, object] | None = None) -> str:
@@ -99,3 +110,6 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - JSON data
     if isinstance(value, MappingProxyType):
         return dict(value)
     return str(value)  # ipaddress values
+
+
+_dumps = json.JSONEncoder(separators=(",", ":"), default=_plain).encode

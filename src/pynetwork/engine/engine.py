@@ -8,7 +8,6 @@ waited for, or recovered when its process is dead.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
@@ -16,14 +15,14 @@ import attrs
 from pynetwork.engine.codec import encode, encode_plan
 from pynetwork.engine.intent import Draft, Intent, journal_key, lock_key, scope_key
 from pynetwork.engine.mirror import Known
-from pynetwork.errors import ApplyError, ConflictError, StoreError, UnavailableError
+from pynetwork.errors import ApplyError, ConflictError, RequestError, StoreError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.plan import Plan, Step, StepFailedError, Steps, Verb, diff, merge, progress
 from pynetwork.store import Absent, Delete, Put, Unchanged
 from pynetwork.types import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from random import Random
 
     from pynetwork.engine.intent import Operation
@@ -81,37 +80,45 @@ class Engine:
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             draft = Draft()
-            with self._drafting(draft):
-                result = build(draft)
-                busy = self.world.holder(draft.needs)
-                intent = None if busy else self._write_ahead(draft)
+            with self.mirror.lock:
+                result, busy, intent = self._try(draft, build)
             if intent is not None:
                 self._carry_out(draft, intent)
-                return result
+                return result  # type: ignore[return-value]  # set together with the intent
             if busy is not None:
                 self._wait(busy, draft.what, deadline)
+
+    def _try(
+        self, draft: Draft, build: Callable[[Draft], _T]
+    ) -> tuple[_T | None, Intent | None, Intent | None]:
+        """Return the result and the intent, or what is in the way; nothing at all means to try again."""
+        try:
+            result = build(draft)
+            busy = self.world.holder(draft.needs)
+            intent = None if busy else self._write_ahead(draft)
+        except RequestError:
+            draft.release()
+            if self.mirror.refresh():  # refused because of what is no longer so, perhaps
+                return None, None, None
+            raise
+        except BaseException:
+            draft.release()
+            raise
+        if intent is None:
+            draft.release()
+            self.mirror.refresh()
+        return result, busy, intent
 
     def rehearse(self, build: Callable[[Draft], object]) -> Steps:
         """Return the steps that :meth:`request` would take now. Nothing is written, allocated or touched."""
         draft = Draft()
-        with self._drafting(draft):
-            build(draft)
-            self.world.check(draft.plans)
-            steps = diff(*self._plans(self._before(draft), draft.plans))
-            draft.release()
-        return steps
-
-    @contextmanager
-    def _drafting(self, draft: Draft) -> Iterator[None]:
-        """Hold the mirror's lock, up to date; give back what *draft* allocated unless it was written."""
         with self.mirror.lock:
             self.mirror.refresh()
             try:
-                yield
-            except BaseException:
-                draft.release()
-                raise
-            if not draft.written:
+                build(draft)
+                self.world.check(draft.plans)
+                return diff(*self._plans(self._before(draft), draft.plans))
+            finally:
                 draft.release()
 
     def _before(self, draft: Draft) -> dict[str, Plan]:

@@ -1,7 +1,8 @@
 """The store as this process knows it: tables in memory that follow the store's revisions.
 
 Every request reads the tables, never the store; what it read is compared when it writes, so a stale
-table costs a second try and never a wrong decision.
+table costs a second try and never a wrong decision. As long as nobody else writes, nothing is read
+from the store at all.
 """
 
 from __future__ import annotations
@@ -77,24 +78,25 @@ class Mirror:
                 self._put(entry.key, entry.value, entry.revision)
             self.revision = snapshot.revision
 
-    def refresh(self) -> None:
-        """Take in what others have written since the last look. Costs microseconds when nothing is new."""
+    def refresh(self) -> bool:
+        """Take in what others have written since the last look; returns whether there was anything."""
         with self.lock:
             news = self.store.changes(self.revision)
             if news is None:
                 self.load()
-                return
+                return True
             for change in news.changes:
                 if change.value is None:
                     self._delete(change.key)
                 else:
                     self._put(change.key, change.value, change.revision)
             self.revision = news.revision
+            return bool(news.changes)
 
     def transact(self, compares: Sequence[Compare], operations: Sequence[Put | Delete]) -> int | None:
         """Write to the store and the tables. Returns the revision, or None when a compare failed."""
         with self.lock:
-            revision = self.store.transact(compares, operations)
+            revision = self.store.transact(compares, operations, seen=self.revision)
             if revision is None:
                 return None
             if revision != self.revision + 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.engine.codec import decode_plan, loads
+from pynetwork.engine.codec import changed, decode_plan, loads
 from pynetwork.engine.intent import Intent
 from pynetwork.plan import Plan, conflict
 
@@ -48,7 +48,7 @@ class World:
         table, _, name = key.partition("/")
         if table == "journal":
             intent = decoded if isinstance(decoded, Intent) else Intent.decode(key, value, revision)
-            self.intents[name] = attrs.evolve(intent, revision=revision)
+            self.intents[name] = changed(intent, revision=revision)
         elif table == "lock":
             self.locks[name] = revision
         else:
@@ -105,6 +105,8 @@ class World:
 
     def without_shared(self, plan: Plan, scopes: Collection[str]) -> Plan:
         """Return *plan* without what a scope other than *scopes* keeps as well."""
+        if not any(item.shared for item in plan):
+            return plan
         return Plan(item for item in plan if not (item.shared and self._held_beside(item, scopes)))
 
     def _held_beside(self, resource: Resource, scopes: Collection[str]) -> bool:

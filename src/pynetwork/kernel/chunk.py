@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import secrets
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
 from pynetwork.errors import PynetworkError
-from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.compile import Host, Make, Pin, Send, Treat, Unpin, Write
 from pynetwork.kernel.netlink import NetlinkSocket
 
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from pynetwork.kernel.netlink import Message
     from pynetwork.kernel.netns import Namespaces
 
-__all__ = ["Chunk", "Outcome"]
+__all__ = ["PREPARED", "Chunk", "Indexes", "Outcome"]
+
+#: Ifindexes by namespace (None is the host's) and name of the link.
+Indexes: TypeAlias = dict[tuple[str | None, str], int]
+
+#: Sysctls that a namespace of ours has from the start.
+PREPARED: Final = {"net.ipv6.conf.default.accept_ra": "0"}
+# Far from those that the kernel counts up to; a clash costs a second try.
+_FIRST_OUTER: Final = 1 << 24
+_OUTER: Final = 1 << 28
+_FIRST_INNER: Final = 16
+_INNER: Final = 2000
 
 
 class _Place(Host, Protocol):
@@ -73,14 +84,18 @@ class Chunk:
         kernel: Whose they are.
         place: Path of the namespace; None is the host's own.
         operations: Sysctls first, as the ranks of resources have it.
+        indexes: Ifindexes known so far; more are added.
     """
 
-    def __init__(self, kernel: _Place, place: str | None, operations: Sequence[Operation]) -> None:
+    def __init__(
+        self, kernel: _Place, place: str | None, operations: Sequence[Operation], indexes: Indexes
+    ) -> None:
         self._kernel = kernel
         self._place = place
         self._operations = operations
         self._outcome = Outcome()
-        self._indexes: dict[str, int] = {}
+        self._indexes = indexes
+        self._chooses = True
         self._pending: list[tuple[int, Message]] = []
         self._descriptors: dict[str, int] = {}
         self._socket = kernel.host
@@ -95,12 +110,19 @@ class Chunk:
 
     def index(self, name: str) -> int:
         """Return the ifindex of a link in the namespace."""
-        index = self._indexes.get(name)
+        index = self._indexes.get((self._place, name))
         if index is None:
             self._deliver()  # it may be among what is made here
-            index = rtnl.parse_link(self._socket.ask(rtnl.get_link(name))).ifindex
-            self._indexes[name] = index
+            index = answers.ifindex_of(self._socket.ask(rtnl.get_link(name)))
+            self._indexes[self._place, name] = index
         return index
+
+    def new_indexes(self, path: str, peer: str) -> tuple[int, int]:
+        """Choose the ifindexes of a veth whose peer is elsewhere: nobody need ask for them then."""
+        if not self._chooses:
+            return 0, 0
+        inner = self._indexes[path, peer] = _FIRST_INNER + secrets.randbelow(_INNER)
+        return _FIRST_OUTER + secrets.randbelow(_OUTER), inner
 
     def descriptor(self, path: str) -> int:
         """Return an open descriptor of a namespace, closed when all is sent."""
@@ -109,35 +131,42 @@ class Chunk:
         return self._descriptors[path]
 
     def _inside(self, place: str) -> None:
-        """Enter the namespace, or make it, for all sysctls and a socket; then send from outside."""
-        makes = isinstance(self._operations[0], Make)
-        sends = any(isinstance(operation, Send) for operation in self._operations)
+        """Make the namespace or not, enter it for all sysctls and a socket, then send from outside."""
         position = 0
 
         def prepare() -> NetlinkSocket | None:
             nonlocal position
+            sends = False
             for position, operation in enumerate(self._operations):
-                if isinstance(operation, Write):
+                if isinstance(operation, Write) and position not in self._outcome.done:
                     sysctl.write(operation.name, operation.value)
                     self._outcome.done.add(position)
+                sends = sends or isinstance(operation, Send)
             return NetlinkSocket() if sends else None
 
         try:
-            if makes:
-                self._kernel.prepare_directory()
-                socket = self._kernel.namespaces.create(place, prepare)
-                self._outcome.done.add(0)
-            else:
-                socket = self._kernel.namespaces.call(place, prepare)
+            if isinstance(self._operations[0], Make):
+                self._make(place)
+            if len(self._outcome.done) == len(self._operations):
+                return
+            socket = self._kernel.namespaces.call(place, prepare)
         except (OSError, PynetworkError) as error:
-            if makes:
-                self._outcome.done.clear()  # what was made was unmade
             self._outcome.fail(position, error)
             return
         if socket is not None:
             with socket:
                 self._socket = socket
                 self._send(range(len(self._operations)))
+
+    def _make(self, place: str) -> None:
+        self._kernel.prepare_directory()
+        self._kernel.namespaces.create(place)
+        self._outcome.done.update(
+            position
+            for position, operation in enumerate(self._operations)
+            if isinstance(operation, Make)
+            or (isinstance(operation, Write) and PREPARED.get(operation.name) == operation.value)
+        )
 
     def _on_host(self) -> None:
         """Send messages together, and do all else one by one in between."""
@@ -192,18 +221,27 @@ class Chunk:
         """Send what was built so far."""
         if not self._pending:
             return
-        positions, messages = zip(*self._pending, strict=True)
+        sent = list(self._pending)
         self._pending.clear()
-        errors = self._socket.batch(messages)
-        if any(
-            error.errno == errno.EEXIST and messages[number].kind == rtnl.RTM_NEWLINK
-            for number, error in errors.items()
-        ):
-            # The name may be that of a link which was deleted a moment ago and is about to go.
-            self._kernel.flush()
-            again = list(errors)
-            refused = self._socket.batch([messages[number] for number in again])
-            errors = {again[number]: error for number, error in refused.items()}
-        self._outcome.done.update(p for number, p in enumerate(positions) if number not in errors)
+        errors = self._socket.batch([message for _, message in sent])
+        if any(sent[number][1].kind == rtnl.RTM_NEWLINK for number in errors):
+            again = [sent[number][0] for number in errors]
+            self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
+            sent = self._rebuild(again)
+            errors = self._socket.batch([message for _, message in sent])
+        self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
         for number, error in errors.items():
-            self._outcome.fail(positions[number], error)
+            self._outcome.fail(sent[number][0], error)
+
+    def _rebuild(self, positions: Sequence[int]) -> list[tuple[int, Message]]:
+        """
+        Build messages again, about a link that could not be made, without what was assumed before.
+
+        Its name may be that of a link which was deleted a moment ago and is about to go; the ifindex
+        chosen for its peer may be in use, and that of its bridge may have changed.
+        """
+        self._kernel.flush()
+        self._indexes.clear()
+        self._chooses = False
+        sends = [(p, o) for p in positions if isinstance(o := self._operations[p], Send)]
+        return [(position, send.build(self)) for position, send in sends]

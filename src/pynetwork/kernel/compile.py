@@ -44,6 +44,10 @@ class Lookup(Protocol):
         """Return an open descriptor of a namespace."""
         ...
 
+    def new_indexes(self, netns: str, peer: str) -> tuple[int, int]:
+        """Return the ifindexes that the ends of a veth about to be made shall have; 0 for any."""
+        ...
+
 
 class Host(Protocol):
     """The rare things that need a look before they are done."""
@@ -71,7 +75,7 @@ class Host(Protocol):
 
 @attrs.frozen
 class Make:
-    """Make a namespace and pin it with the file *place*."""
+    """Make a namespace, prepared as all of ours are, and pin it with the file *place*."""
 
     place: str
 
@@ -141,7 +145,7 @@ def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...
 def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - a case for each kind
     match resource:
         case Netns(path=path, adopted=None):
-            return Make(path), Send(path, lambda _: rtnl.set_link("lo", up=True))
+            return (Make(path),)
         case Netns(path=path, adopted=str(source)):
             return (Pin(None, path, source),)
         case Bridge(adopt=True):
@@ -216,6 +220,7 @@ def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
             peer=veth.peer,
             mac=veth.mac,
             netns=look.descriptor(veth.netns),
+            indexes=look.new_indexes(veth.netns, veth.peer),
             group=group,
             mtu=veth.mtu,
             master=None if veth.bridge is None else look.index(veth.bridge),

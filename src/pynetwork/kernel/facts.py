@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pynetwork.kernel import rtnl
+from pynetwork.kernel import answers, rtnl
 from pynetwork.kernel.netlink import NetlinkSocket
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def host_networks() -> tuple[IPNetwork, ...]:
     aside, and its name servers. What libnetwork looks at, for both families.
     """
     with NetlinkSocket() as netlink:
-        routes = [rtnl.parse_route(payload) for payload in netlink.dump(rtnl.dump_routes)]
+        routes = [answers.parse_route(payload) for payload in netlink.dump(answers.dump_routes)]
     found = [
         ipaddress.ip_network(route.dst)
         for route in routes

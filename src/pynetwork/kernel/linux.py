@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections import Counter
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import netns, rtnl, sysctl
-from pynetwork.kernel.chunk import Chunk
+from pynetwork.kernel import answers, netns, rtnl, sysctl
+from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import compile_step, create_bridge
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.later import Later
@@ -33,6 +32,7 @@ __all__ = ["LinuxKernel"]
 
 _REAP_SECONDS: Final = 0.02
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
+_SPARES: Final = 2
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 
@@ -59,7 +59,8 @@ class LinuxKernel:
         self._suffix = f".{instance[:8]}"
         self._directory = netns_dir
         self._has_directory = False
-        self.namespaces = netns.Namespaces()
+        self.namespaces = netns.Namespaces(_prepare_namespace, spares=_SPARES)
+        self._bridges: Indexes = {}
         self._host = NetlinkSocket()
         self._later = Later()
         self._reap_soon()  # what a process that died had handed over
@@ -109,15 +110,21 @@ class LinuxKernel:
             for number, step in enumerate(steps)
             for operation in compile_step(step, group=self.group, doomed=self.doomed)
         ]
-        pending = Counter(number for number, _ in operations)
-        for place, run in groupby(operations, key=lambda pair: pair[1].place):
-            numbers, chunk = zip(*run, strict=True)
-            outcome = Chunk(self, place, chunk).run()
-            pending.subtract(numbers[position] for position in outcome.done)
+        done: set[int] = set()
+        indexes = dict(self._bridges)
+        for place, run in groupby(range(len(operations)), key=lambda at: operations[at][1].place):
+            positions = list(run)
+            chunk = Chunk(self, place, [operations[at][1] for at in positions], indexes)
+            outcome = chunk.run()
+            done.update(positions[position] for position in outcome.done)
             if outcome.error is not None:
-                failed = steps[numbers[outcome.failed]]
-                done = [step for number, step in enumerate(steps) if not pending[number]]
-                raise StepFailedError(failed, done) from explained(outcome.error, failed)
+                self._bridges.clear()
+                failed = steps[operations[positions[outcome.failed]][0]]
+                undone = {number for at, (number, _) in enumerate(operations) if at not in done}
+                finished = [step for number, step in enumerate(steps) if number not in undone]
+                raise StepFailedError(failed, finished) from explained(outcome.error, failed)
+        # A bridge keeps its ifindex for life, and no other link ever gets it.
+        self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
         if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
             self._reap_soon()
 
@@ -168,7 +175,7 @@ class LinuxKernel:
             sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
             sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
             with NetlinkSocket() as socket:
-                link = rtnl.parse_link(socket.ask(rtnl.get_link(dev)))
+                link = answers.parse_link(socket.ask(rtnl.get_link(dev)))
                 # Told its own address, a link announces itself. It did so as it went up, too, but then
                 # the port of the bridge did not forward yet.
                 socket.request(rtnl.set_link(dev, mac=link.mac))
@@ -202,9 +209,9 @@ class LinuxKernel:
         """The socket of the host's own namespace."""
         return self._host
 
-    def _link(self, name: str) -> rtnl.LinkInfo | None:
+    def _link(self, name: str) -> answers.LinkInfo | None:
         try:
-            return rtnl.parse_link(self._host.ask(rtnl.get_link(name)))
+            return answers.parse_link(self._host.ask(rtnl.get_link(name)))
         except NetlinkError as error:
             if error.errno != errno.ENODEV:
                 raise
@@ -214,7 +221,7 @@ class LinuxKernel:
         """Take an existing bridge as it is, or make it."""
         link = self._link(bridge.name)
         if link is None:
-            outcome = Chunk(self, None, create_bridge(bridge, self.group)).run()
+            outcome = Chunk(self, None, create_bridge(bridge, self.group), {}).run()
             if outcome.error is not None:
                 raise outcome.error
         elif link.kind != "bridge":
@@ -238,6 +245,7 @@ class LinuxKernel:
             return
         self._host.request(rtnl.set_link(bridge.name, up=False, group=self.doomed))
         self._host.request(rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"))
+        self._bridges.pop((None, bridge.name), None)
         self._reap_soon()
 
     def adopt_address(self, address: Address) -> None:
@@ -251,8 +259,8 @@ class LinuxKernel:
     def drop_address(self, address: Address) -> None:
         """Delete an address that is ours; on a kernel that keeps no tag of it (before 5.18) it stays."""
         index = self._index(address.dev)
-        for payload in self._host.dump(rtnl.dump_addresses):
-            found = rtnl.parse_address(payload)
+        for payload in self._host.dump(answers.dump_addresses):
+            found = answers.parse_address(payload)
             if (found.ifindex, found.cidr, found.protocol) == (index, address.cidr, rtnl.PROTOCOL):
                 self._address(address, delete=True)
 
@@ -260,4 +268,11 @@ class LinuxKernel:
         self._host.request(rtnl.address(address.cidr, self._index(address.dev), delete=delete))
 
     def _index(self, name: str) -> int:
-        return rtnl.parse_link(self._host.ask(rtnl.get_link(name))).ifindex
+        return answers.parse_link(self._host.ask(rtnl.get_link(name))).ifindex
+
+
+def _prepare_namespace() -> None:
+    with NetlinkSocket() as socket:
+        socket.request(rtnl.set_link("lo", up=True))
+    for name, value in PREPARED.items():
+        sysctl.write(name, value)

@@ -56,12 +56,22 @@ class _Job:
 
 class Namespaces:
     """
-    Enters network namespaces in a thread of its own.
+    Makes and enters network namespaces in threads of its own.
 
-    The thread's home is the namespace of the thread that makes this object.
+    Making one takes as long as all the rest of a container. So from the first on, some are kept
+    ready, made while the caller does something else: open descriptors that nobody sees, and that go
+    with the process.
+
+    The threads' home is the namespace of the thread that makes this object.
+
+    Args:
+        prepare: Called in each new namespace, before anything else happens in it.
+        spares: How many are kept ready.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], object] = lambda: None, *, spares: int = 0) -> None:
+        self._prepare = prepare
+        self._spares = Spares(self._new, spares)
         self._home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[_Job | None] | None = None
@@ -80,33 +90,21 @@ class Namespaces:
         """Return what *function* returns when it is called in the host's own namespace."""
         return self._run(function)
 
-    def create(self, path: str, function: Callable[[], T]) -> T:
-        """Make a namespace, pin it with a new file *path*, and call *function* in it."""
-
-        def make() -> T:
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
-            try:
-                syscalls.unshare(syscalls.CLONE_NEWNET)
-                syscalls.mount(_OWN, path, "none", syscalls.MS_BIND)
-                return function()
-            except BaseException:
-                unpin(path)
-                raise
-            finally:
-                self._go_home()
-
-        return self._run(make)
+    def create(self, path: str) -> None:
+        """Make a namespace and pin it with a new file *path*."""
+        descriptor = self._spares.take()
+        if descriptor is None:
+            descriptor = self._run(self._new)
+        try:
+            _pin(descriptor, path)
+        finally:
+            os.close(descriptor)
 
     def pin(self, source: str, path: str) -> None:
         """Pin the existing namespace that *source* is with a new file *path*."""
         descriptor = open_namespace(source)
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
-            try:
-                syscalls.mount(f"/proc/self/fd/{descriptor}", path, "none", syscalls.MS_BIND)
-            except BaseException:
-                Path(path).unlink()
-                raise
+            _pin(descriptor, path)
         finally:
             os.close(descriptor)
 
@@ -116,10 +114,20 @@ class Namespaces:
             if self._closed:
                 return
             self._closed = True
+            self._spares.close()
             if self._jobs is not None:
                 self._jobs.put(None)
                 self._thread.join()
             os.close(self._home)
+
+    def _new(self) -> int:
+        """Return a descriptor of a new namespace, prepared. For a thread that may go astray."""
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        try:
+            self._prepare()
+            return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            self._go_home()
 
     def _inside(self, path: str, function: Callable[[], T]) -> T:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -179,6 +187,67 @@ class Namespaces:
                 job.error = UnavailableError("the namespace worker was lost; try again")
                 job.done.release()
         jobs.put(None)
+
+
+class Spares:
+    """
+    Descriptors of new namespaces, made ahead by a thread of their own.
+
+    Args:
+        make: Returns one. It runs in that thread.
+        size: How many are kept; 0 for none, and no thread.
+    """
+
+    def __init__(self, make: Callable[[], int], size: int) -> None:
+        self._make = make
+        self._size = size
+        self._ready: list[int] = []
+        self._wanted = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def take(self) -> int | None:
+        """Return one that is ready, None when there is none; from now on some are made ahead."""
+        if not self._size:
+            return None
+        with self._wanted:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._work, name="pynetwork-spares", daemon=True)
+                self._thread.start()
+            self._wanted.notify()
+            return self._ready.pop() if self._ready else None
+
+    def close(self) -> None:
+        """Close those that are left and end the thread."""
+        with self._wanted:
+            self._closed = True
+            self._wanted.notify()
+        if self._thread is not None:
+            self._thread.join()
+        while self._ready:
+            os.close(self._ready.pop())
+
+    def _work(self) -> None:
+        while True:
+            with self._wanted:
+                self._wanted.wait_for(lambda: self._closed or len(self._ready) < self._size)
+                if self._closed:
+                    return
+            try:
+                descriptor = self._make()
+            except OSError:
+                return  # the next caller makes its own, and hears why it cannot
+            with self._wanted:
+                self._ready.append(descriptor)
+
+
+def _pin(descriptor: int, path: str) -> None:
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400))
+    try:
+        syscalls.mount(f"/proc/self/fd/{descriptor}", path, "none", syscalls.MS_BIND)
+    except BaseException:
+        Path(path).unlink()
+        raise
 
 
 def open_namespace(path: str) -> int:

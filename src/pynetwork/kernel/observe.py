@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.plan import Plan
 from pynetwork.resources import (
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from pynetwork.kernel.answers import AddressInfo, LinkInfo, NeighbourInfo, RouteInfo
     from pynetwork.kernel.netns import Namespaces
-    from pynetwork.kernel.rtnl import AddressInfo, LinkInfo, NeighbourInfo, RouteInfo
     from pynetwork.resources import Resource
 
 __all__ = ["Observer", "Snapshot"]
@@ -44,7 +44,7 @@ class Snapshot:
     @functools.cached_property
     def links(self) -> dict[str, LinkInfo]:
         """Links by name."""
-        found = map(rtnl.parse_link, self._socket.dump(rtnl.dump_links))
+        found = map(answers.parse_link, self._socket.dump(answers.dump_links))
         return {link.name: link for link in found}
 
     @functools.cached_property
@@ -55,18 +55,18 @@ class Snapshot:
     @functools.cached_property
     def addresses(self) -> list[AddressInfo]:
         """All addresses."""
-        return [rtnl.parse_address(payload) for payload in self._socket.dump(rtnl.dump_addresses)]
+        return [answers.parse_address(payload) for payload in self._socket.dump(answers.dump_addresses)]
 
     @functools.cached_property
     def routes(self) -> list[RouteInfo]:
         """All unicast routes."""
-        found = map(rtnl.parse_route, self._socket.dump(rtnl.dump_routes))
+        found = map(answers.parse_route, self._socket.dump(answers.dump_routes))
         return [route for route in found if route is not None]
 
     @functools.cached_property
     def neighbours(self) -> list[NeighbourInfo]:
         """All neighbours."""
-        found = map(rtnl.parse_neighbour, self._socket.dump(rtnl.dump_neighbours))
+        found = map(answers.parse_neighbour, self._socket.dump(answers.dump_neighbours))
         return [neighbour for neighbour in found if neighbour is not None]
 
     def index(self, dev: str) -> int | None:

@@ -1,10 +1,10 @@
-"""rtnetlink: the messages that make, change and list links, addresses, routes and neighbours."""
+"""rtnetlink: the messages that make, change and delete links, addresses, routes and neighbours."""
 
 from __future__ import annotations
 
 import socket
 import struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from pynetwork.kernel.netlink import (
     NLM_F_CREATE,
@@ -12,24 +12,16 @@ from pynetwork.kernel.netlink import (
     NLM_F_REPLACE,
     Message,
     attribute,
-    attributes,
     nested,
     text,
 )
 
 __all__ = [
     "PROTOCOL",
-    "AddressInfo",
-    "LinkInfo",
-    "NeighbourInfo",
-    "RouteInfo",
     "address",
     "bridge",
     "delete_group",
-    "dump_addresses",
-    "dump_links",
-    "dump_neighbours",
-    "dump_routes",
+    "delete_link",
     "get_link",
     "neighbour",
     "no_autoconf",
@@ -96,14 +88,14 @@ NDA_DST: Final = 1
 NDA_LLADDR: Final = 2
 NUD_PERMANENT: Final = 0x80
 
-_IFINFO: Final = struct.Struct("=BxHiII")
-_IFADDR: Final = struct.Struct("=BBBBI")
-_RTMSG: Final = struct.Struct("=BBBBBBBBI")
-_NDMSG: Final = struct.Struct("=BxxxiHBB")
-_U32: Final = struct.Struct("=I")
+IFINFO: Final = struct.Struct("=BxHiII")
+IFADDR: Final = struct.Struct("=BBBBI")
+RTMSG: Final = struct.Struct("=BBBBBBBBI")
+NDMSG: Final = struct.Struct("=BxxxiHBB")
+U32: Final = struct.Struct("=I")
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
-_ONE_QUEUE: Final = attribute(IFLA_NUM_TX_QUEUES, _U32.pack(1)) + attribute(IFLA_NUM_RX_QUEUES, _U32.pack(1))
+_ONE_QUEUE: Final = attribute(IFLA_NUM_TX_QUEUES, U32.pack(1)) + attribute(IFLA_NUM_RX_QUEUES, U32.pack(1))
 _NO_AUTOCONF: Final = nested(
     IFLA_AF_SPEC,
     nested(socket.AF_INET6, attribute(IFLA_INET6_ADDR_GEN_MODE, bytes([IN6_ADDR_GEN_MODE_NONE]))),
@@ -111,7 +103,7 @@ _NO_AUTOCONF: Final = nested(
 
 
 def _u32(kind: int, value: int) -> bytes:
-    return attribute(kind, _U32.pack(value))
+    return attribute(kind, U32.pack(value))
 
 
 def _mac(value: str) -> bytes:
@@ -125,7 +117,15 @@ def _packed(value: str) -> tuple[int, bytes]:
 
 
 def veth(
-    name: str, *, peer: str, mac: str, netns: int, group: int, mtu: int | None, master: int | None
+    name: str,
+    *,
+    peer: str,
+    mac: str,
+    netns: int,
+    group: int,
+    indexes: tuple[int, int] = (0, 0),
+    mtu: int | None = None,
+    master: int | None = None,
 ) -> Message:
     """
     Return the creation of a veth pair: one end up and in a bridge, its peer born in its namespace.
@@ -136,13 +136,15 @@ def veth(
         mac: Of the other end.
         netns: Descriptor of the namespace of the other end.
         group: Of the host's end.
+        indexes: ifindex of the host's and of the other end; 0 for the kernel's choice. The kernel heeds
+            the second only together with the first.
         mtu: Of both ends, bytes; None for the kernel's choice.
         master: ifindex of the bridge; None for none.
     """
     size = b"" if mtu is None else _u32(IFLA_MTU, mtu)
     other = nested(
         VETH_INFO_PEER,
-        _IFINFO.pack(0, 0, 0, 0, 0),
+        IFINFO.pack(0, 0, indexes[1], 0, 0),
         text(IFLA_IFNAME, peer),
         _mac(mac),
         size,
@@ -151,7 +153,7 @@ def veth(
     )
     payload = b"".join(
         (
-            _IFINFO.pack(0, 0, 0, IFF_UP, IFF_UP),
+            IFINFO.pack(0, 0, indexes[0], IFF_UP, IFF_UP),
             text(IFLA_IFNAME, name),
             _u32(IFLA_GROUP, group),
             size,
@@ -167,7 +169,7 @@ def bridge(name: str, *, mac: str | None, mtu: int | None, group: int) -> Messag
     """Return the creation of a bridge, still down."""
     payload = b"".join(
         (
-            _IFINFO.pack(0, 0, 0, 0, 0),
+            IFINFO.pack(0, 0, 0, 0, 0),
             text(IFLA_IFNAME, name),
             _u32(IFLA_GROUP, group),
             b"" if mac is None else _mac(mac),
@@ -196,7 +198,7 @@ def set_link(
     """
     payload = b"".join(
         (
-            _IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP),
+            IFINFO.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP),
             b"" if not (rename or name) else text(IFLA_IFNAME, rename or name),
             b"" if mac is None else _mac(mac),
             b"" if mtu is None else _u32(IFLA_MTU, mtu),
@@ -213,22 +215,22 @@ def no_autoconf(name: str) -> Message:
 
     The kernel refuses that as part of the creation (EAFNOSUPPORT).
     """
-    return Message(RTM_SETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + _NO_AUTOCONF)
+    return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + _NO_AUTOCONF)
 
 
 def delete_link(name: str) -> Message:
     """Return the deletion of a link; it takes as long as an RCU grace period."""
-    return Message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
+    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
 
 
 def delete_group(group: int) -> Message:
     """Return the deletion of all links of a group, in one grace period."""
-    return Message(RTM_DELLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + _u32(IFLA_GROUP, group))
+    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + _u32(IFLA_GROUP, group))
 
 
 def get_link(name: str) -> Message:
     """Return the question for one link."""
-    return Message(RTM_GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
+    return Message(RTM_GETLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
 
 
 def address(cidr: str, index: int, *, delete: bool = False) -> Message:
@@ -237,7 +239,7 @@ def address(cidr: str, index: int, *, delete: bool = False) -> Message:
     family, packed = _packed(text_form)
     prefix = int(length)
     v6 = family == socket.AF_INET6
-    head = _IFADDR.pack(family, prefix, IFA_F_NODAD if v6 else 0, 0, index)
+    head = IFADDR.pack(family, prefix, IFA_F_NODAD if v6 else 0, 0, index)
     payload = head + attribute(IFA_LOCAL, packed) + attribute(IFA_ADDRESS, packed)
     if delete:
         return Message(RTM_DELADDR, 0, payload)
@@ -265,7 +267,7 @@ def route(
     family, packed = _packed(text_form)
     on_link = via is None and family == socket.AF_INET
     scope = RT_SCOPE_LINK if on_link else 0
-    head = _RTMSG.pack(family, int(length), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0)
+    head = RTMSG.pack(family, int(length), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0)
     payload = b"".join(
         (
             head,
@@ -283,126 +285,8 @@ def route(
 def neighbour(ip: str, index: int, *, mac: str = "", replace: bool = False, delete: bool = False) -> Message:
     """Return the creation, replacement or deletion of a permanent neighbour entry."""
     family, packed = _packed(ip)
-    payload = _NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, packed)
+    payload = NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, packed)
     if delete:
         return Message(RTM_DELNEIGH, 0, payload)
     payload += attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), payload)
-
-
-class LinkInfo(NamedTuple):
-    """A link, as a dump describes it; *link* is the ifindex of a veth's peer."""
-
-    ifindex: int
-    name: str
-    up: bool
-    kind: str
-    group: int
-    mac: str
-    mtu: int
-    master: int
-    link: int
-    statistics: bytes
-
-
-class AddressInfo(NamedTuple):
-    """An address: ifindex, CIDR, and the tag of whoever added it."""
-
-    ifindex: int
-    cidr: str
-    protocol: int
-
-
-class RouteInfo(NamedTuple):
-    """A unicast route; *via* is None for a destination on the link, *index* 0 for several next hops."""
-
-    dst: str
-    ifindex: int
-    via: str | None
-    metric: int
-    protocol: int
-    table: int
-
-
-class NeighbourInfo(NamedTuple):
-    """A neighbour entry."""
-
-    ifindex: int
-    address: str
-    mac: str
-    permanent: bool
-
-
-dump_links: Final = Message(RTM_GETLINK, 0, _IFINFO.pack(0, 0, 0, 0, 0))
-dump_addresses: Final = Message(RTM_GETADDR, 0, _IFADDR.pack(0, 0, 0, 0, 0))
-dump_routes: Final = Message(RTM_GETROUTE, 0, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
-dump_neighbours: Final = Message(RTM_GETNEIGH, 0, _NDMSG.pack(0, 0, 0, 0, 0))
-
-
-def _number(found: dict[int, bytes], kind: int) -> int:
-    value = found.get(kind)
-    return 0 if value is None else int.from_bytes(value[:4], "little" if _LITTLE else "big")
-
-
-_LITTLE: Final = _U32.pack(1)[0] == 1
-
-
-def _string(value: bytes) -> str:
-    return value.rstrip(b"\0").decode(errors="replace")
-
-
-def parse_link(payload: bytes) -> LinkInfo:
-    """Return the link that an answer describes."""
-    _, _, index, flags, _ = _IFINFO.unpack_from(payload)
-    found = attributes(payload, _IFINFO.size)
-    info = attributes(found.get(IFLA_LINKINFO, b""))
-    return LinkInfo(
-        ifindex=index,
-        name=_string(found.get(IFLA_IFNAME, b"")),
-        up=bool(flags & IFF_UP),
-        kind=_string(info.get(IFLA_INFO_KIND, b"")),
-        group=_number(found, IFLA_GROUP),
-        mac=found.get(IFLA_ADDRESS, b"").hex(":"),
-        mtu=_number(found, IFLA_MTU),
-        master=_number(found, IFLA_MASTER),
-        link=_number(found, IFLA_LINK),
-        statistics=found.get(IFLA_STATS64, b""),
-    )
-
-
-def parse_address(payload: bytes) -> AddressInfo:
-    """Return the address that an answer describes."""
-    family, prefix, _, _, index = _IFADDR.unpack_from(payload)
-    found = attributes(payload, _IFADDR.size)
-    packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
-    cidr = f"{socket.inet_ntop(family, packed)}/{prefix}"
-    return AddressInfo(index, cidr, found.get(IFA_PROTO, b"\0")[0])
-
-
-def parse_route(payload: bytes) -> RouteInfo | None:
-    """Return the route that an answer describes; None for one that is not unicast IP."""
-    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(payload)
-    if kind != RTN_UNICAST or family not in {socket.AF_INET, socket.AF_INET6}:
-        return None
-    found = attributes(payload, _RTMSG.size)
-    size = 4 if family == socket.AF_INET else 16
-    dst = f"{socket.inet_ntop(family, found.get(RTA_DST, bytes(size)))}/{length}"
-    gateway = found.get(RTA_GATEWAY)
-    return RouteInfo(
-        dst=dst,
-        ifindex=_number(found, RTA_OIF),
-        via=None if gateway is None else socket.inet_ntop(family, gateway),
-        metric=_number(found, RTA_PRIORITY),
-        protocol=protocol,
-        table=_number(found, RTA_TABLE) or table,
-    )
-
-
-def parse_neighbour(payload: bytes) -> NeighbourInfo | None:
-    """Return the neighbour that an answer describes; None for one that is not of IP."""
-    family, index, state, _, _ = _NDMSG.unpack_from(payload)
-    if family not in {socket.AF_INET, socket.AF_INET6}:
-        return None
-    found = attributes(payload, _NDMSG.size)
-    ip = socket.inet_ntop(family, found.get(NDA_DST, b""))
-    return NeighbourInfo(index, ip, found.get(NDA_LLADDR, b"").hex(":"), bool(state & NUD_PERMANENT))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.kernel import rtnl
+from pynetwork.kernel import answers
 from pynetwork.kernel.netlink import NetlinkSocket
 
 if TYPE_CHECKING:
-    from pynetwork.kernel.rtnl import LinkInfo
+    from pynetwork.kernel.answers import LinkInfo
 
 __all__ = ["InterfaceStatistics", "interface_statistics"]
 
@@ -35,7 +35,7 @@ class InterfaceStatistics:
 def interface_statistics() -> dict[str, InterfaceStatistics]:
     """Return the counters of all interfaces of the current namespace but ``lo``, by name."""
     with NetlinkSocket() as socket:
-        links = [rtnl.parse_link(payload) for payload in socket.dump(rtnl.dump_links)]
+        links = [answers.parse_link(payload) for payload in socket.dump(answers.dump_links)]
     return {link.name: _statistics(link) for link in links if link.name != "lo"}
 
 

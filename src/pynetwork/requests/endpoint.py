@@ -133,12 +133,16 @@ class EndpointRequest:
             msg = f"endpoint with name {self.name!r} already exists in network {network.name!r}"
             raise ConflictError(msg)
         mac = self._choose_mac(core, network)
+        addresses = self._allocate(core, draft, network, mac)
         spec = EndpointSpec(
             id=new_id(core.surroundings.random),
             name=self.name,
             network=network.id,
-            addresses=self._allocate(core, draft, network, mac),
+            addresses=addresses,
             mac=mac,
+            announce=any(
+                core.allocations.was_used(network.ipam, network.space, address.ip) for address in addresses
+            ),
             link_local=self.link_local,
             aliases=self.aliases,
             routes=self.routes,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
+from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
 from pynetwork.requests.common import join_scope, network_scope, sandbox_lock
@@ -40,7 +39,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     _check_kind(core, network, target.spec)
     siblings = core.records.joined(sandbox)
     _check_overlap(core, network, siblings)
-    joined = attrs.evolve(
+    joined = changed(
         spec,
         sandbox=sandbox,
         interface=_interface(core, network, spec, siblings),
@@ -51,7 +50,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     draft.rely_on(target.key, target.revision)
     draft.undisturbed.add(network_scope(network.id))
     draft.locks.add(sandbox_lock(sandbox))
-    _regroup(core, draft, target.spec, [*siblings, attrs.evolve(row, spec=joined)])
+    _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
 
 
 def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -> None:
@@ -90,7 +89,7 @@ def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
 
 def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
     spec = row.spec
-    alone = attrs.evolve(
+    alone = changed(
         spec,
         sandbox=None,
         interface=spec.interface if spec.fixed_interface else None,
@@ -107,7 +106,7 @@ def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[R
     """Choose the providers of the default routes, and plan the members that are new or changed by it."""
     owners = _default_routes(core, [row.spec for row in members])
     for row in members:
-        spec = attrs.evolve(row.spec, default_via=owners.get(row.spec.id, ()))
+        spec = changed(row.spec, default_via=owners.get(row.spec.id, ()))
         if core.records.endpoints[spec.id].spec == spec:
             continue
         network = core.network(spec.network).spec

@@ -67,6 +67,7 @@ class Address(Resource):
         dev: The interface.
         cidr: Address and prefix length, ``10.88.0.2/24``, in canonical text.
         adopt: Take one that exists as it is, and leave it behind on deletion unless it is ours.
+        announce: Tell the neighbours, who may know it of another interface.
     """
 
     kind = "address"
@@ -76,6 +77,7 @@ class Address(Resource):
     dev: str
     cidr: str = attrs.field(converter=str)
     adopt: bool = False
+    announce: bool = attrs.field(default=False, eq=False)
 
     @property
     def key(self) -> Key:
@@ -86,7 +88,7 @@ class Address(Resource):
         return (link_key(self.netns, self.dev), *netns_keys(self.netns))
 
     def effects(self) -> tuple[Effect, ...]:
-        if self.netns is None:
+        if self.netns is None or not self.announce:
             return ()
         return (Announce(netns=self.netns, dev=self.dev, address=self.cidr.partition("/")[0]),)
 

@@ -61,11 +61,13 @@ class MemoryStore(Store):
             entries = sorted((entry for entry in found if entry), key=lambda entry: entry.key)
             return Snapshot(self._revision, tuple(entries))
 
-    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+    def transact(
+        self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
+    ) -> int | None:
         """Apply all *operations* if all *compares* hold; see :meth:`Store.transact`."""
         check_operations(operations)
         with self._lock:
-            if not all(self._holds(compare) for compare in compares):
+            if self._revision != seen and not all(self._holds(compare) for compare in compares):
                 return None
             effective = [operation for operation in operations if self._has_effect(operation)]
             if effective:

@@ -129,13 +129,17 @@ class Store(Protocol):
         """Return what is under *prefix* and the store's revision, in one consistent read."""
         ...
 
-    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+    def transact(
+        self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
+    ) -> int | None:
         """
         Apply all *operations* if all *compares* hold, else none.
 
         Args:
             compares: What must be true at the moment of writing.
             operations: What to write. A key may appear in one operation only.
+            seen: A revision at which the caller knows the compares to hold. A store that is still at it
+                need not look at them.
 
         Returns:
             The revision of the store after the transaction, shared by everything it wrote. It is the

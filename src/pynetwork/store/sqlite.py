@@ -120,14 +120,16 @@ class SqliteStore(Store):
             cursor.execute("COMMIT")
         return Snapshot(revision, tuple(Entry(key, value, row >> PLACE_BITS) for key, value, row in rows))
 
-    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+    def transact(
+        self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
+    ) -> int | None:
         """Apply all *operations* if all *compares* hold; see :meth:`Store.transact`."""
         check_operations(operations)
         with self._lock, self._writing as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             self._database.check_in_place()
             revision = _revision(cursor)
-            if not all(_holds(cursor, compare, revision) for compare in compares):
+            if revision != seen and not all(_holds(cursor, compare, revision) for compare in compares):
                 cursor.execute("ROLLBACK")
                 return None
             if _write(cursor, revision + 1, operations):

@@ -209,7 +209,9 @@ class ChaosStore:
         self.fate.check()
         return self._store.list(prefix)
 
-    def transact(self, compares: Sequence[Compare], operations: Sequence[Operation]) -> int | None:
+    def transact(
+        self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
+    ) -> int | None:
         """Write, fail or die, see :meth:`pynetwork.store.port.Store.transact`."""
         with self._lock:
             self.fate.check()
@@ -220,7 +222,7 @@ class ChaosStore:
                 raise StoreError(msg)
             if number == self._die_at and not self._after:
                 self._die()
-            revision = self._store.transact(compares, operations)
+            revision = self._store.transact(compares, operations, seen=seen)
             if number == self._die_at:
                 self._die()
             return revision
