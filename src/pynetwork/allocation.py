@@ -7,6 +7,7 @@ gets an address twice is decided by the store: a record is created only if it is
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -245,6 +246,7 @@ def _record(key: str, fields: dict[str, Any]) -> Put:
     return Known(key, encode(fields), decoded=fields)
 
 
+@functools.lru_cache(maxsize=1024)  # asked for with every address, and text of networks is slow to make
 def _pool_key(ipam: str, pool: Pool) -> str:
     return f"pool/{ipam}/{pool.space}/{str(pool.subnet).replace('/', '_')}" + (
         "" if pool.sub_pool is None else f"/{str(pool.sub_pool).replace('/', '_')}"

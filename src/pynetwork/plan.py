@@ -114,7 +114,7 @@ def merge(plans: Iterable[Plan]) -> Plan:
     merged: dict[Key, Resource] = {}
     for plan in plans:
         for resource in plan:
-            for key in (resource.key, *resource.provides):
+            for key in resource.keys:
                 other = merged.setdefault(key, resource)
                 if other is not resource and not (resource.shared and other == resource):
                     raise conflict(resource, other)
@@ -133,6 +133,8 @@ def diff(actual: Plan, desired: Plan) -> Steps:
     What the kernel removes together with its parent is not deleted again, and is created again when
     it is still wanted. Neither plan may hold a key twice (see :func:`merge`).
     """
+    if not actual:
+        return Steps(sorted((Step(Verb.CREATE, resource) for resource in desired), key=_rank))
     old = {resource.key: resource for resource in actual}
     new = {resource.key: resource for resource in desired}
     replaced = {key for key, was in old.items() if key in new and not _mutable(was, new[key])}
@@ -181,7 +183,7 @@ def _mutable(was: Resource, wanted: Resource) -> bool:
 
 def _closure(actual: Plan, doomed: Iterable[Resource]) -> set[Key]:
     """Return the keys of *doomed* and of all that the kernel removes with them."""
-    gone = {key for resource in doomed if not resource.stays for key in (resource.key, *resource.provides)}
+    gone = {key for resource in doomed if not resource.stays for key in resource.keys}
     if not gone:
         return gone
     pending = list(actual)
@@ -189,5 +191,5 @@ def _closure(actual: Plan, doomed: Iterable[Resource]) -> set[Key]:
         hit = [resource for resource in pending if not gone.isdisjoint(resource.parents)]
         if not hit:
             return gone
-        gone.update(key for resource in hit for key in (resource.key, *resource.provides))
+        gone.update(key for resource in hit for key in resource.keys)
         pending = [resource for resource in pending if gone.isdisjoint(resource.parents)]

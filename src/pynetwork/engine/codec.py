@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]  # not in typeshed
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "changed", "decode_plan", "decode_value", "encode", "encode_plan", "loads"]
 
 VERSION: Final = 1
-_EMPTY: Final = (None, (), "")
 _T = TypeVar("_T")
 
 
@@ -44,7 +44,7 @@ def changed(value: _T, **fields: object) -> _T:
 
 def encode(value: object, extra: Mapping[str, object] | None = None) -> str:
     """Return *value*, an attrs instance or plain data, as a JSON record with the fields of *extra*."""
-    body = _plain(value) if attrs.has(type(value)) else cast("dict[str, object]", value)
+    body = value if isinstance(value, dict) else _body(value)
     return _dumps({"v": VERSION, **body, **(extra or {})})
 
 
@@ -81,7 +81,7 @@ def decode_value(cls: type[_T], key: str, fields: Mapping[str, Any]) -> tuple[_T
 
 def encode_plan(plan: Iterable[Resource]) -> list[dict[str, object]]:
     """Return *plan* as plain data."""
-    return [{"kind": resource.kind, **_plain(resource)} for resource in plan]
+    return [{"kind": resource.kind, **_body(resource)} for resource in plan]
 
 
 def decode_plan(key: str, data: Iterable[Mapping[str, Any]]) -> Plan:
@@ -104,12 +104,22 @@ def _fields(cls: Hashable) -> tuple[str, ...]:
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - JSON data
-    if attrs.has(type(value)):
-        names = _fields(cast("Hashable", type(value)))
-        return {name: item for name in names if (item := getattr(value, name)) not in _EMPTY}
+    if hasattr(value, "__attrs_attrs__"):
+        return _body(value)
     if isinstance(value, MappingProxyType):
         return dict(value)
     return str(value)  # ipaddress values
 
 
-_dumps = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
+def _body(value: object) -> dict[str, object]:
+    """Return the fields of an attrs instance, without those that are empty; False and 0 say something."""
+    names = _fields(cast("Hashable", type(value)))
+    return {n: item for n in names if (item := getattr(value, n)) or item is False or item == 0}
+
+
+def _dumps(value: object) -> str:
+    return "".join(_chunks(value, 0))
+
+
+# What json.dumps calls with these arguments, made once: making it takes half as long as using it.
+_chunks = c_make_encoder(None, _plain, encode_basestring_ascii, None, ":", ",", False, False, True)

@@ -167,7 +167,10 @@ class Engine:
     def _plans(self, before: Mapping[str, Plan], after: Mapping[str, Plan]) -> tuple[Plan, Plan]:
         """Return the plans of all scopes of a request, before and after it, less what others share."""
         scopes = after.keys()
-        old, new = (self.world.without_shared(merge(plans.values()), scopes) for plans in (before, after))
+        old, new = (
+            self.world.without_shared(merge(plan for plan in plans.values() if plan), scopes)
+            for plans in (before, after)
+        )
         return old, new
 
     def _carry_out(self, draft: Draft, intent: Intent) -> None:

@@ -130,7 +130,7 @@ def _claimed(engine: Engine) -> set[Key]:
     """Return the keys of all that is recorded, or part of a request under way."""
     plans = [scoped.plan for scoped in engine.world.scopes.values()]
     plans += (plan for intent in engine.world.intents.values() for plan in intent.before.values())
-    return {key for plan in plans for item in plan for key in (item.key, *item.provides)}
+    return {key for plan in plans for item in plan for key in item.keys}
 
 
 def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource]) -> dict[str, Steps]:

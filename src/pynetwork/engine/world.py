@@ -95,11 +95,11 @@ class World:
             ConflictError: Another scope has the same object, and it is not shared, or it differs.
         """
         for resource in (resource for plan in plans.values() for resource in plan):
-            for key in (resource.key, *resource.provides):
+            for key in resource.keys:
                 for scope in self._holders.get(key, ()):
                     if scope in plans:
                         continue
-                    other = next(item for item in self.plan(scope) if key in (item.key, *item.provides))
+                    other = next(item for item in self.plan(scope) if key in item.keys)
                     if not resource.shared or other != resource:
                         raise conflict(resource, other)
 
@@ -123,4 +123,4 @@ class World:
 
 
 def _keys(plan: Iterable[Resource]) -> Iterable[Key]:
-    return dict.fromkeys(key for item in plan for key in (item.key, *item.provides))
+    return dict.fromkeys(key for item in plan for key in item.keys)

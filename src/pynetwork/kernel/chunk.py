@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.netlink import Message
-    from pynetwork.kernel.netns import Namespaces
+    from pynetwork.kernel.netns import Namespaces, Opened
 
 __all__ = ["PREPARED", "Chunk", "Indexes", "Outcome"]
 
@@ -47,6 +47,18 @@ class _Place(Host, Protocol):
 
     def prepare_directory(self) -> None:
         """Make the directory that namespaces are pinned in."""
+        ...
+
+    def keep(self, path: str, opened: Opened) -> None:
+        """Keep a new namespace open for the first use of it."""
+        ...
+
+    def fresh(self, path: str) -> Opened | None:
+        """Return what was kept open of a namespace, if anything was."""
+        ...
+
+    def forget(self, path: str) -> None:
+        """Close what was kept open of a namespace."""
         ...
 
     def flush(self) -> None:
@@ -126,6 +138,9 @@ class Chunk:
 
     def descriptor(self, path: str) -> int:
         """Return an open descriptor of a namespace, closed when all is sent."""
+        fresh = self._kernel.fresh(path)
+        if fresh is not None:
+            return fresh.descriptor
         if path not in self._descriptors:
             self._descriptors[path] = netns.open_namespace(path)
         return self._descriptors[path]
@@ -149,6 +164,12 @@ class Chunk:
                 self._make(place)
             if len(self._outcome.done) == len(self._operations):
                 return
+            fresh = self._kernel.fresh(place)
+            if fresh is not None and not any(isinstance(operation, Write) for operation in self._operations):
+                self._socket = fresh.socket
+                self._send(range(len(self._operations)))
+                self._kernel.forget(place)
+                return
             socket = self._kernel.namespaces.call(place, prepare)
         except (OSError, PynetworkError) as error:
             self._outcome.fail(position, error)
@@ -160,7 +181,7 @@ class Chunk:
 
     def _make(self, place: str) -> None:
         self._kernel.prepare_directory()
-        self._kernel.namespaces.create(place)
+        self._kernel.keep(place, self._kernel.namespaces.create(place))
         self._outcome.done.update(
             position
             for position, operation in enumerate(self._operations)
@@ -188,6 +209,7 @@ class Chunk:
                     self._kernel.prepare_directory()
                     self._kernel.namespaces.pin(source, path)
                 case Unpin(path=path):
+                    self._kernel.forget(path)
                     netns.unpin(path)
                 case Treat(act=act):
                     act(self._kernel)

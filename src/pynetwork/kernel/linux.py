@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -33,6 +34,7 @@ __all__ = ["LinuxKernel"]
 _REAP_SECONDS: Final = 0.02
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
 _SPARES: Final = 2
+_FRESH: Final = 32  # namespaces that were made and not used yet
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 
@@ -61,6 +63,8 @@ class LinuxKernel:
         self._has_directory = False
         self.namespaces = netns.Namespaces(_prepare_namespace, spares=_SPARES)
         self._bridges: Indexes = {}
+        self._fresh: dict[str, netns.Opened] = {}
+        self._fresh_lock = threading.Lock()
         self._host = NetlinkSocket()
         self._later = Later()
         self._reap_soon()  # what a process that died had handed over
@@ -98,6 +102,8 @@ class LinuxKernel:
     def close(self) -> None:
         """Finish what was put off and release everything. Idempotent."""
         self._later.close()
+        for path in list(self._fresh):
+            self.forget(path)
         self.namespaces.close()
         self._host.close()
 
@@ -204,6 +210,25 @@ class LinuxKernel:
                 netns.make_directory(self._directory)
             self._has_directory = True
 
+    def keep(self, path: str, opened: netns.Opened) -> None:
+        """Keep a new namespace open for the first use of it: it need not be entered then."""
+        with self._fresh_lock:
+            self._fresh[path] = opened
+            oldest = next(iter(self._fresh)) if len(self._fresh) > _FRESH else None
+        if oldest is not None:
+            self.forget(oldest)
+
+    def fresh(self, path: str) -> netns.Opened | None:
+        """Return what was kept open of a namespace, if anything was."""
+        return self._fresh.get(path)
+
+    def forget(self, path: str) -> None:
+        """Close what was kept open of a namespace."""
+        with self._fresh_lock:
+            opened = self._fresh.pop(path, None)
+        if opened is not None:
+            opened.close()
+
     @property
     def host(self) -> NetlinkSocket:
         """The socket of the host's own namespace."""
@@ -243,8 +268,13 @@ class LinuxKernel:
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group != self.group:
             return
-        self._host.request(rtnl.set_link(bridge.name, up=False, group=self.doomed))
-        self._host.request(rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"))
+        # Down, or it cannot be renamed; doomed at the end, because from then on it may be gone.
+        for change in (
+            rtnl.set_link(bridge.name, up=False),
+            rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"),
+            rtnl.set_link(index=link.ifindex, group=self.doomed),
+        ):
+            self._host.request(change)
         self._bridges.pop((None, bridge.name), None)
         self._reap_soon()
 
@@ -271,8 +301,13 @@ class LinuxKernel:
         return answers.parse_link(self._host.ask(rtnl.get_link(name))).ifindex
 
 
-def _prepare_namespace() -> None:
-    with NetlinkSocket() as socket:
-        socket.request(rtnl.set_link("lo", up=True))
+def _prepare_namespace() -> NetlinkSocket:
     for name, value in PREPARED.items():
         sysctl.write(name, value)
+    socket = NetlinkSocket()
+    try:
+        socket.request(rtnl.set_link("lo", up=True))
+    except BaseException:
+        socket.close()
+        raise
+    return socket

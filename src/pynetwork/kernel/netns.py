@@ -14,10 +14,11 @@ import os
 import threading
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.kernel import syscalls
+from pynetwork.kernel.netlink import NetlinkSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,11 +66,11 @@ class Namespaces:
     The threads' home is the namespace of the thread that makes this object.
 
     Args:
-        prepare: Called in each new namespace, before anything else happens in it.
+        prepare: Called in each new namespace, before anything else happens in it; opens a socket in it.
         spares: How many are kept ready.
     """
 
-    def __init__(self, prepare: Callable[[], object] = lambda: None, *, spares: int = 0) -> None:
+    def __init__(self, prepare: Callable[[], NetlinkSocket] = NetlinkSocket, *, spares: int = 0) -> None:
         self._prepare = prepare
         self._spares = Spares(self._new, spares)
         self._home = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
@@ -90,15 +91,17 @@ class Namespaces:
         """Return what *function* returns when it is called in the host's own namespace."""
         return self._run(function)
 
-    def create(self, path: str) -> None:
-        """Make a namespace and pin it with a new file *path*."""
-        descriptor = self._spares.take()
-        if descriptor is None:
-            descriptor = self._run(self._new)
+    def create(self, path: str) -> Opened:
+        """Make a namespace and pin it with a new file *path*; the caller closes what it is given."""
+        opened = self._spares.take()
+        if opened is None:
+            opened = self._run(self._new)
         try:
-            _pin(descriptor, path)
-        finally:
-            os.close(descriptor)
+            _pin(opened.descriptor, path)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
 
     def pin(self, source: str, path: str) -> None:
         """Pin the existing namespace that *source* is with a new file *path*."""
@@ -120,12 +123,16 @@ class Namespaces:
                 self._thread.join()
             os.close(self._home)
 
-    def _new(self) -> int:
-        """Return a descriptor of a new namespace, prepared. For a thread that may go astray."""
+    def _new(self) -> Opened:
+        """Return a new namespace, prepared. For a thread that may go astray."""
         syscalls.unshare(syscalls.CLONE_NEWNET)
         try:
-            self._prepare()
-            return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+            socket = self._prepare()
+            try:
+                return Opened(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC), socket)
+            except BaseException:
+                socket.close()
+                raise
         finally:
             self._go_home()
 
@@ -189,24 +196,36 @@ class Namespaces:
         jobs.put(None)
 
 
+class Opened(NamedTuple):
+    """A namespace that is open: whoever holds this keeps it alive."""
+
+    descriptor: int
+    socket: NetlinkSocket
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+        self.socket.close()
+
+
 class Spares:
     """
-    Descriptors of new namespaces, made ahead by a thread of their own.
+    New namespaces, made ahead by a thread of their own.
 
     Args:
         make: Returns one. It runs in that thread.
         size: How many are kept; 0 for none, and no thread.
     """
 
-    def __init__(self, make: Callable[[], int], size: int) -> None:
+    def __init__(self, make: Callable[[], Opened], size: int) -> None:
         self._make = make
         self._size = size
-        self._ready: list[int] = []
+        self._ready: list[Opened] = []
         self._wanted = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def take(self) -> int | None:
+    def take(self) -> Opened | None:
         """Return one that is ready, None when there is none; from now on some are made ahead."""
         if not self._size:
             return None
@@ -225,7 +244,7 @@ class Spares:
         if self._thread is not None:
             self._thread.join()
         while self._ready:
-            os.close(self._ready.pop())
+            self._ready.pop().close()
 
     def _work(self) -> None:
         while True:
@@ -234,11 +253,11 @@ class Spares:
                 if self._closed:
                     return
             try:
-                descriptor = self._make()
+                opened = self._make()
             except OSError:
                 return  # the next caller makes its own, and hears why it cannot
             with self._wanted:
-                self._ready.append(descriptor)
+                self._ready.append(opened)
 
 
 def _pin(descriptor: int, path: str) -> None:

@@ -94,7 +94,7 @@ class SandboxRequest:
 
     def _pin(self, core: Core, identity: str) -> str:
         label = self.name if core.visible else identity[:12]
-        return str(core.netns_dir / f"{label}.{core.instance[:8]}")
+        return f"{core.netns_dir}/{label}.{core.instance[:8]}"
 
 
 def sandbox_plan(spec: SandboxSpec) -> Plan:

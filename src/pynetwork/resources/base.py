@@ -34,6 +34,7 @@ class Resource:
     shared: ClassVar[bool] = False
     mutable: ClassVar[frozenset[str]] = frozenset()
 
+    _keys: tuple[Key, ...] | None = attrs.field(default=None, eq=False, repr=False, init=False)
     _site: tuple[CodeType, int] | None = attrs.field(default=None, eq=False, repr=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -55,6 +56,13 @@ class Resource:
     def provides(self) -> tuple[Key, ...]:
         """Further objects that come and go with this one."""
         return ()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Its key and those of what it provides."""
+        if self._keys is None:
+            object.__setattr__(self, "_keys", (self.key, *self.provides))
+        return self._keys or ()
 
     @property
     def parents(self) -> tuple[Key, ...]:
