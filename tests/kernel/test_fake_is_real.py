@@ -117,7 +117,7 @@ def has_other_form(kernel: FakeKernel, wanted: Resource) -> bool:
 def walk(seed: int, kernel: FakeKernel) -> Iterator[Step]:
     """Yield random steps."""
     yield from (Step(Verb.CREATE, resource) for resource in BASE)
-    source = random.Random(seed)  # noqa: S311 - a failure must be repeatable
+    source = random.Random(seed)
     for _ in range(40):
         resource = source.choice(RESOURCES)
         # Things that others are on go less often, so that there is something to be on.

@@ -45,7 +45,7 @@ def _imports(path: Path, *, typing: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
     if not typing:
         tree = _WithoutTyping().visit(tree)
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

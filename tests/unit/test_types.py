@@ -43,7 +43,7 @@ NOT_TEXT = [None, 1, True, 1.5, b"eth0", ["eth0"], ("eth0",)]
 
 
 def seeded() -> Random:
-    return Random(7)  # noqa: S311 - the same in every run
+    return Random(7)
 
 
 class TestNames:

@@ -24,6 +24,7 @@ _MAX_SIZE: Final = 1 << 128
 
 
 def _new_levels(bitmap: Bitmap) -> tuple[dict[int, int], ...]:
+    _check_size(bitmap, None, bitmap.size)  # attrs makes defaults before it validates
     count = 1
     while bitmap.size > 1 << (_SHIFT * count):
         count += 1
@@ -52,7 +53,7 @@ class Bitmap:
         InvalidValueError: Here and in the methods, for a number or window outside ``[0, size)``.
     """
 
-    size: int = attrs.field(validator=_check_size, on_setattr=attrs.setters.frozen)
+    size: int = attrs.field(on_setattr=attrs.setters.frozen)
     _levels: tuple[dict[int, int], ...] = attrs.field(
         init=False, repr=False, default=attrs.Factory(_new_levels, takes_self=True)
     )

@@ -14,6 +14,7 @@ from pynetwork.testing import Chaos, ChaosStore, FakeKernel, Fate, Killed, fake_
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pynetwork import Network
     from pynetwork.kernel.port import Kernel
     from pynetwork.store import Store
 
@@ -36,12 +37,15 @@ def _prepare(controller: Controller) -> None:
         network.endpoints["joined"].join(box)
 
 
+def _delete_network(network: Network) -> None:
+    for endpoint in network.endpoints.values():
+        endpoint.delete(force=True)
+    network.delete()
+
+
 REQUESTS: dict[str, Callable[[Controller], object]] = {
     "new_network": lambda c: c.new_network("bridge", "new", ipv4=True, ipv6=True),
-    "delete_network": lambda c: (
-        [e.delete(force=True) for e in c.networks["n0"].endpoints.values()],
-        c.networks["n0"].delete(),
-    ),
+    "delete_network": lambda c: _delete_network(c.networks["n0"]),
     "new_sandbox": lambda c: c.new_sandbox("new"),
     "delete_sandbox": lambda c: c.sandboxes["box"].delete(),
     "create_endpoint": lambda c: c.networks["n0"].create_endpoint("new"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pynetwork import ConflictError, Controller, MemoryStore, NotFoundError, PynetworkError, SqliteStore
 from pynetwork.testing import FakeKernel, fake_surroundings
@@ -76,7 +76,7 @@ def test_random_requests_of_eight_threads_leave_host_and_records_in_agreement() 
     with Controller(store=store, kernel=kernel, surroundings=fake_surroundings()) as controller:
 
         def live(seed: int) -> None:
-            chance = random.Random(seed)  # noqa: S311 - the same every time, on purpose
+            chance = random.Random(seed)
             for _ in range(60):
                 try:
                     _something(controller, chance)
@@ -111,7 +111,8 @@ def _something(controller: Controller, chance: random.Random) -> None:
         case 7:
             controller.networks[name].endpoints[chance.choice("xyz")].delete(force=chance.random() < 0.5)
         case _:
-            chance.choice([controller.sandboxes, controller.networks])[name].delete()  # type: ignore[index]
+            views: list[Any] = [controller.sandboxes, controller.networks]
+            chance.choice(views)[name].delete()
 
 
 def test_a_request_waits_for_another_on_the_same_sandbox() -> None:

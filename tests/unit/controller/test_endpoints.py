@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -232,13 +233,13 @@ def test_overlapping_networks_do_not_share_a_sandbox(controller: Controller) -> 
 class TestDefaultGateway:
     """Who provides a sandbox's default routes: priority, not internal, families, age."""
 
-    def _joined(self, controller: Controller, *specs: dict[str, object]) -> list[tuple[str, ...]]:
+    def _joined(self, controller: Controller, *specs: dict[str, Any]) -> list[tuple[str, ...]]:
         sandbox = controller.new_sandbox("s")
         endpoints = []
         for number, spec in enumerate(specs):
             priority = spec.pop("priority", 0)
-            network = controller.new_network("bridge", f"n{number}", **spec)  # type: ignore[arg-type]  # varied
-            endpoint = network.create_endpoint("e", priority=priority)  # type: ignore[arg-type]
+            network = controller.new_network("bridge", f"n{number}", **spec)
+            endpoint = network.create_endpoint("e", priority=priority)
             endpoint.join(sandbox)
             endpoints.append(endpoint)
         return [tuple(str(via) for via in endpoint.gateways) for endpoint in endpoints]

@@ -112,7 +112,7 @@ def test_chosen_subnets_avoid_each_other_and_the_host(kernel: FakeKernel) -> Non
 def test_families_follow_what_is_said(controller: Controller) -> None:
     def versions(**arguments: object) -> list[int]:
         network = controller.new_network("bridge", "n", **arguments)  # type: ignore[arg-type]  # varied on purpose
-        found = [subnet.version for subnet in network.subnets]
+        found: list[int] = [subnet.version for subnet in network.subnets]
         network.delete()
         return found
 
