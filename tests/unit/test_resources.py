@@ -55,12 +55,15 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
     ),
     (
         Bridge(name="br0"),
-        ["ip link add br0 type bridge", "ip link set br0 addrgenmode none"],
+        ["ip link add br0 type bridge mcast_snooping 0", "ip link set br0 addrgenmode none"],
         ["ip link delete br0"],
     ),
     (
         Bridge(name="br0", mac=MAC, mtu=1400),
-        [f"ip link add br0 address {MAC} mtu 1400 type bridge", "ip link set br0 addrgenmode none"],
+        [
+            f"ip link add br0 address {MAC} mtu 1400 type bridge mcast_snooping 0",
+            "ip link set br0 addrgenmode none",
+        ],
         ["ip link delete br0"],
     ),
     (
@@ -139,6 +142,11 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
 ]
 
 UPDATED: list[tuple[Resource, Resource, list[str]]] = [
+    (
+        Bridge(name="br0"),
+        Bridge(name="br0", multicast_snooping=True),
+        ["ip link set br0 type bridge mcast_snooping 1"],
+    ),
     (
         Sysctl(name="net.ipv4.ip_forward", value="0"),
         Sysctl(name="net.ipv4.ip_forward", value="1"),

@@ -54,12 +54,16 @@ class BridgeOptions:
         mtu: Bytes, of the bridge and of both ends of each veth; the kernel's 1500 when not given.
         inhibit_gateway: Do not put the gateway addresses on the bridge (libnetwork's
             ``inhibit_ipv4``, for both families); they are still the default route of endpoints.
+        multicast_snooping: Let the bridge forward multicast only to ports that asked for it. Off by
+            default: without a querier on the network it serves nothing, and it slows down each join to
+            a network of many endpoints.
         interface_prefix: Of interface names in sandboxes (``com.docker.network.container_iface_prefix``).
     """
 
     bridge: str | None = attrs.field(default=None, converter=_optional_name)
     mtu: int | None = attrs.field(default=None, validator=_check_mtu)
     inhibit_gateway: bool = attrs.field(default=False, validator=_check_flag)
+    multicast_snooping: bool = attrs.field(default=False, validator=_check_flag)
     interface_prefix: str = attrs.field(default="eth", converter=check_interface_prefix)
 
 
@@ -85,7 +89,13 @@ class BridgeDriver:
             for subnet in network.subnets
             if subnet.gateway is not None and not options.inhibit_gateway
         )
-        bridge = Bridge(name=device, mac=bridge_mac(network), mtu=options.mtu, adopt=adopt)
+        bridge = Bridge(
+            name=device,
+            mac=bridge_mac(network),
+            mtu=options.mtu,
+            multicast_snooping=options.multicast_snooping,
+            adopt=adopt,
+        )
         return Plan((bridge, *gateways, LinkUp(dev=device)))
 
     def join_plan(

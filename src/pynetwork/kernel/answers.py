@@ -15,8 +15,10 @@ from pynetwork.kernel.rtnl import (
     IFF_UP,
     IFINFO,
     IFLA_ADDRESS,
+    IFLA_BR_MCAST_SNOOPING,
     IFLA_GROUP,
     IFLA_IFNAME,
+    IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINK,
     IFLA_LINKINFO,
@@ -58,7 +60,7 @@ __all__ = [
 
 
 class LinkInfo(NamedTuple):
-    """A link, as a dump describes it; *link* is the ifindex of a veth's peer."""
+    """A link, as a dump describes it; *link* is the ifindex of a veth's peer, the rest a bridge's."""
 
     ifindex: int
     name: str
@@ -69,6 +71,7 @@ class LinkInfo(NamedTuple):
     mtu: int
     master: int
     link: int
+    multicast_snooping: bool
     statistics: bytes
 
 
@@ -125,16 +128,19 @@ def parse_link(payload: bytes) -> LinkInfo:
     _, _, index, flags, _ = IFINFO.unpack_from(payload)
     found = attributes(payload, IFINFO.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
+    kind = _string(info.get(IFLA_INFO_KIND, b""))
+    data = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
     return LinkInfo(
         ifindex=index,
         name=_string(found.get(IFLA_IFNAME, b"")),
         up=bool(flags & IFF_UP),
-        kind=_string(info.get(IFLA_INFO_KIND, b"")),
+        kind=kind,
         group=_number(found, IFLA_GROUP),
         mac=found.get(IFLA_ADDRESS, b"").hex(":"),
         mtu=_number(found, IFLA_MTU),
         master=_number(found, IFLA_MASTER),
         link=_number(found, IFLA_LINK),
+        multicast_snooping=bool(data.get(IFLA_BR_MCAST_SNOOPING, b"\0")[0]),
         statistics=found.get(IFLA_STATS64, b""),
     )
 

@@ -208,7 +208,16 @@ def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
     """Return what makes a bridge."""
     name = bridge.name
     return (
-        Send(None, lambda _: rtnl.bridge(name, mac=bridge.mac, mtu=bridge.mtu, group=group)),
+        Send(
+            None,
+            lambda _: rtnl.bridge(
+                name,
+                group=group,
+                mac=bridge.mac,
+                mtu=bridge.mtu,
+                multicast_snooping=bridge.multicast_snooping,
+            ),
+        ),
         Send(None, lambda _: rtnl.no_autoconf(name)),
     )
 

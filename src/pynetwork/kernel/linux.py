@@ -259,7 +259,15 @@ class LinuxKernel:
         if link is None:
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group == self.group:
-            self._host.request(rtnl.set_link(bridge.name, mac=bridge.mac, mtu=bridge.mtu))
+            self._host.request(
+                rtnl.bridge(
+                    bridge.name,
+                    mac=bridge.mac,
+                    mtu=bridge.mtu,
+                    multicast_snooping=bridge.multicast_snooping,
+                    change=True,
+                )
+            )
 
     def doom_bridge(self, bridge: Bridge) -> None:
         """Delete a bridge that is ours: its name is free at once, the rest goes soon."""

@@ -150,7 +150,12 @@ class Observer:
             return None
         if link.group != self.group:  # another's: taken as it is, or in our way
             return item if item.adopt else None
-        return attrs.evolve(item, mac=item.mac and link.mac, mtu=item.mtu and link.mtu)
+        return attrs.evolve(
+            item,
+            mac=item.mac and link.mac,
+            mtu=item.mtu and link.mtu,
+            multicast_snooping=link.multicast_snooping,
+        )
 
     def _veth(self, item: Veth) -> Veth | None:
         host, inner = self._place(None), self._place(item.netns)

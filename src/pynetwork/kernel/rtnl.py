@@ -63,6 +63,7 @@ IFLA_NUM_RX_QUEUES: Final = 32
 IFLA_INFO_KIND: Final = 1
 IFLA_INFO_DATA: Final = 2
 VETH_INFO_PEER: Final = 1
+IFLA_BR_MCAST_SNOOPING: Final = 23
 IFLA_INET6_ADDR_GEN_MODE: Final = 8
 IN6_ADDR_GEN_MODE_NONE: Final = 1
 IFF_UP: Final = 1
@@ -165,19 +166,32 @@ def veth(
     return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
-def bridge(name: str, *, mac: str | None, mtu: int | None, group: int) -> Message:
-    """Return the creation of a bridge, still down."""
+def bridge(
+    name: str,
+    *,
+    group: int | None = None,
+    mac: str | None = None,
+    mtu: int | None = None,
+    multicast_snooping: bool = False,
+    change: bool = False,
+) -> Message:
+    """
+    Return the creation of a bridge, still down, or with *change* a change of one.
+
+    Its MAC and MTU are left alone where they are None.
+    """
+    snooping = attribute(IFLA_BR_MCAST_SNOOPING, bytes([multicast_snooping]))
     payload = b"".join(
         (
             IFINFO.pack(0, 0, 0, 0, 0),
             text(IFLA_IFNAME, name),
-            _u32(IFLA_GROUP, group),
+            b"" if group is None else _u32(IFLA_GROUP, group),
             b"" if mac is None else _mac(mac),
             b"" if mtu is None else _u32(IFLA_MTU, mtu),
-            nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge")),
+            nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), nested(IFLA_INFO_DATA, snooping)),
         )
     )
-    return Message(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, payload)
+    return Message(RTM_NEWLINK, 0 if change else NLM_F_CREATE | NLM_F_EXCL, payload)
 
 
 def set_link(

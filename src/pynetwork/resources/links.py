@@ -60,17 +60,20 @@ class Bridge(Resource):
         mac: Pinned, else a bridge takes the lowest MAC of its ports and changes it as they come
             and go. None leaves the MAC of an adopted bridge alone.
         mtu: Bytes. None leaves the kernel's or the adopted bridge's.
+        multicast_snooping: Forward multicast only to ports that asked for it. What that costs when a
+            port is added grows with their number.
         adopt: Take an existing bridge of that name as it is, and leave it behind on deletion
             unless it is ours (libnetwork's rule for ``com.docker.network.bridge.name``).
     """
 
     kind = "bridge"
     rank = 20
-    mutable = frozenset({"mac", "mtu"})
+    mutable = frozenset({"mac", "mtu", "multicast_snooping"})
 
     name: str
     mac: str | None = None
     mtu: int | None = None
+    multicast_snooping: bool = False
     adopt: bool = False
 
     @property
@@ -85,7 +88,7 @@ class Bridge(Resource):
         mac = f" address {self.mac}" if self.mac else ""
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         return (
-            f"ip link add {self.name}{mac}{mtu} type bridge",
+            f"ip link add {self.name}{mac}{mtu} type bridge mcast_snooping {self.multicast_snooping:d}",
             f"ip link set {self.name} addrgenmode none",
         )
 
@@ -101,6 +104,8 @@ class Bridge(Resource):
             )
             if value is not None and value != old
         )
+        if self.multicast_snooping != getattr(previous, "multicast_snooping", None):
+            changes += f" type bridge mcast_snooping {self.multicast_snooping:d}"
         return (f"ip link set {self.name}{changes}",) if changes else ()
 
 

@@ -29,7 +29,7 @@ def test_a_network_is_a_bridge_with_its_gateway(controller: Controller, kernel: 
     assert_plan(
         kernel.resources,
         f"""
-        ip link add {bridge} address {mac} type bridge
+        ip link add {bridge} address {mac} type bridge mcast_snooping 0
         ip link set {bridge} addrgenmode none
         ip address add 10.88.0.1/24 dev {bridge}
         ip link set {bridge} up

@@ -15,7 +15,7 @@ def test_indentation_and_blank_lines_around_do_not_matter() -> None:
     assert_plan(
         PLAN,
         """
-        ip link add br0 type bridge
+        ip link add br0 type bridge mcast_snooping 0
         ip link set br0 addrgenmode none
         ip link set br0 up
 
@@ -27,8 +27,8 @@ def test_indentation_and_blank_lines_around_do_not_matter() -> None:
 
 def test_a_difference_is_shown() -> None:
     with pytest.raises(AssertionError) as caught:
-        assert_plan(PLAN, "ip link add br0 type bridge\nip link set br0 down\n")
+        assert_plan(PLAN, "ip link add br0 type bridge mcast_snooping 0\nip link set br0 down\n")
     message = str(caught.value)
     assert "\n-ip link set br0 down" in message
     assert "\n+ip link set br0 addrgenmode none" in message
-    assert "\n ip link add br0 type bridge" in message
+    assert "\n ip link add br0 type bridge mcast_snooping 0" in message
