@@ -182,7 +182,8 @@ class Engine:
         try:
             draft.failed += self.force(draft.repairs)
             if steps:
-                self.kernel.apply(steps)
+                # To take away what is gone already, whoever took it, is no failure.
+                self.kernel.apply(steps, replay=draft.finish)
             self._commit(intent, draft.plans, draft.on_commit)
         except StepFailedError as error:
             leftovers = self._undo(old, progress(old, (*error.done, error.failed)))

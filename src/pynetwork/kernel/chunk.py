@@ -49,18 +49,6 @@ class _Place(Host, Protocol):
         """Make the directory that namespaces are pinned in."""
         ...
 
-    def keep(self, path: str, opened: Opened) -> None:
-        """Keep a new namespace open for the first use of it."""
-        ...
-
-    def fresh(self, path: str) -> Opened | None:
-        """Return what was kept open of a namespace, if anything was."""
-        ...
-
-    def forget(self, path: str) -> None:
-        """Close what was kept open of a namespace."""
-        ...
-
     def flush(self) -> None:
         """Wait until all that was deleted is gone."""
         ...
@@ -97,16 +85,23 @@ class Chunk:
         place: Path of the namespace; None is the host's own.
         operations: Sysctls first, as the ranks of resources have it.
         indexes: Ifindexes known so far; more are added.
+        opened: Namespaces that are open anyway; those that are made are added, those used up removed.
     """
 
     def __init__(
-        self, kernel: _Place, place: str | None, operations: Sequence[Operation], indexes: Indexes
+        self,
+        kernel: _Place,
+        place: str | None,
+        operations: Sequence[Operation],
+        indexes: Indexes,
+        opened: dict[str, Opened],
     ) -> None:
         self._kernel = kernel
         self._place = place
         self._operations = operations
         self._outcome = Outcome()
         self._indexes = indexes
+        self._opened = opened
         self._chooses = True
         self._pending: list[tuple[int, Message]] = []
         self._descriptors: dict[str, int] = {}
@@ -138,9 +133,8 @@ class Chunk:
 
     def descriptor(self, path: str) -> int:
         """Return an open descriptor of a namespace, closed when all is sent."""
-        fresh = self._kernel.fresh(path)
-        if fresh is not None:
-            return fresh.descriptor
+        if path in self._opened:
+            return self._opened[path].descriptor
         if path not in self._descriptors:
             self._descriptors[path] = netns.open_namespace(path)
         return self._descriptors[path]
@@ -164,11 +158,8 @@ class Chunk:
                 self._make(place)
             if len(self._outcome.done) == len(self._operations):
                 return
-            fresh = self._kernel.fresh(place)
-            if fresh is not None and not any(isinstance(operation, Write) for operation in self._operations):
-                self._socket = fresh.socket
-                self._send(range(len(self._operations)))
-                self._kernel.forget(place)
+            if place in self._opened and not any(isinstance(o, Write) for o in self._operations):
+                self._send_through(self._opened.pop(place))
                 return
             socket = self._kernel.namespaces.call(place, prepare)
         except (OSError, PynetworkError) as error:
@@ -179,9 +170,16 @@ class Chunk:
                 self._socket = socket
                 self._send(range(len(self._operations)))
 
+    def _send_through(self, opened: Opened) -> None:
+        try:
+            self._socket = opened.socket
+            self._send(range(len(self._operations)))
+        finally:
+            opened.close()
+
     def _make(self, place: str) -> None:
         self._kernel.prepare_directory()
-        self._kernel.keep(place, self._kernel.namespaces.create(place))
+        self._opened[place] = self._kernel.namespaces.create(place)
         self._outcome.done.update(
             position
             for position, operation in enumerate(self._operations)
@@ -209,7 +207,6 @@ class Chunk:
                     self._kernel.prepare_directory()
                     self._kernel.namespaces.pin(source, path)
                 case Unpin(path=path):
-                    self._kernel.forget(path)
                     netns.unpin(path)
                 case Treat(act=act):
                     act(self._kernel)

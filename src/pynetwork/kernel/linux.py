@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import threading
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
-from pynetwork.kernel.compile import compile_step, create_bridge
+from pynetwork.kernel.compile import Make, compile_step, create_bridge
 from pynetwork.kernel.explain import check_privileges, explained
+from pynetwork.kernel.fresh import Fresh
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from pynetwork.kernel.compile import Operation
     from pynetwork.plan import Step
     from pynetwork.resources import Address, Bridge
 
@@ -34,7 +35,6 @@ __all__ = ["LinuxKernel"]
 _REAP_SECONDS: Final = 0.02
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
 _SPARES: Final = 2
-_FRESH: Final = 32  # namespaces that were made and not used yet
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 
@@ -63,8 +63,7 @@ class LinuxKernel:
         self._has_directory = False
         self.namespaces = netns.Namespaces(_prepare_namespace, spares=_SPARES)
         self._bridges: Indexes = {}
-        self._fresh: dict[str, netns.Opened] = {}
-        self._fresh_lock = threading.Lock()
+        self._fresh = Fresh()
         self._host = NetlinkSocket()
         self._later = Later()
         self._reap_soon()  # what a process that died had handed over
@@ -102,8 +101,7 @@ class LinuxKernel:
     def close(self) -> None:
         """Finish what was put off and release everything. Idempotent."""
         self._later.close()
-        for path in list(self._fresh):
-            self.forget(path)
+        self._fresh.close()
         self.namespaces.close()
         self._host.close()
 
@@ -116,23 +114,42 @@ class LinuxKernel:
             for number, step in enumerate(steps)
             for operation in compile_step(step, group=self.group, doomed=self.doomed)
         ]
+        places = {operation.place for _, operation in operations}
+        places.update(step.resource.netns for step in steps if isinstance(step.resource, Veth))
+        opened = self._fresh.take(places)
+        try:
+            self._run(steps, operations, opened)
+        finally:
+            for path, each in opened.items():
+                if any(
+                    isinstance(operation, Make) and operation.place == path for _, operation in operations
+                ):
+                    self._fresh.keep(path, each)
+                else:
+                    each.close()
+            if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
+                self._reap_soon()
+
+    def _run(
+        self,
+        steps: Sequence[Step],
+        operations: Sequence[tuple[int, Operation]],
+        opened: dict[str, netns.Opened],
+    ) -> None:
         done: set[int] = set()
         indexes = dict(self._bridges)
         for place, run in groupby(range(len(operations)), key=lambda at: operations[at][1].place):
             positions = list(run)
-            chunk = Chunk(self, place, [operations[at][1] for at in positions], indexes)
-            outcome = chunk.run()
+            outcome = Chunk(self, place, [operations[at][1] for at in positions], indexes, opened).run()
             done.update(positions[position] for position in outcome.done)
             if outcome.error is not None:
-                self._bridges.clear()
+                self._bridges = {}
                 failed = steps[operations[positions[outcome.failed]][0]]
                 undone = {number for at, (number, _) in enumerate(operations) if at not in done}
                 finished = [step for number, step in enumerate(steps) if number not in undone]
                 raise StepFailedError(failed, finished) from explained(outcome.error, failed)
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
-        if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
-            self._reap_soon()
 
     def _retake(self, step: Step) -> None:
         """Take a step that may have been taken before."""
@@ -210,25 +227,6 @@ class LinuxKernel:
                 netns.make_directory(self._directory)
             self._has_directory = True
 
-    def keep(self, path: str, opened: netns.Opened) -> None:
-        """Keep a new namespace open for the first use of it: it need not be entered then."""
-        with self._fresh_lock:
-            self._fresh[path] = opened
-            oldest = next(iter(self._fresh)) if len(self._fresh) > _FRESH else None
-        if oldest is not None:
-            self.forget(oldest)
-
-    def fresh(self, path: str) -> netns.Opened | None:
-        """Return what was kept open of a namespace, if anything was."""
-        return self._fresh.get(path)
-
-    def forget(self, path: str) -> None:
-        """Close what was kept open of a namespace."""
-        with self._fresh_lock:
-            opened = self._fresh.pop(path, None)
-        if opened is not None:
-            opened.close()
-
     @property
     def host(self) -> NetlinkSocket:
         """The socket of the host's own namespace."""
@@ -246,7 +244,7 @@ class LinuxKernel:
         """Take an existing bridge as it is, or make it."""
         link = self._link(bridge.name)
         if link is None:
-            outcome = Chunk(self, None, create_bridge(bridge, self.group), {}).run()
+            outcome = Chunk(self, None, create_bridge(bridge, self.group), {}, {}).run()
             if outcome.error is not None:
                 raise outcome.error
         elif link.kind != "bridge":
