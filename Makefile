@@ -16,7 +16,7 @@ setup: ## set up what is missing, and nothing else
 	@scripts/setup
 
 demo: setup ## see it work (root)
-	$(python) examples/demo.py
+	$(python) -u examples/demo.py
 
 test: setup ## run all tests, examples and linters (root, or those that need it are skipped; ARGS='-k ipam')
 	$(python) -m pytest -n auto --dist worksteal $(ARGS)

@@ -29,8 +29,8 @@ Indexes: TypeAlias = dict[tuple[str | None, str], int]
 #: Sysctls that a namespace of ours has from the start.
 PREPARED: Final = {"net.ipv6.conf.default.accept_ra": "0"}
 # Far from those that the kernel counts up to; a clash costs a second try.
-_FIRST_OUTER: Final = 1 << 24
-_OUTER: Final = 1 << 28
+_FIRST_OUTER: Final = 1 << 20
+_OUTER: Final = 1 << 22
 _FIRST_INNER: Final = 16
 _INNER: Final = 2000
 
