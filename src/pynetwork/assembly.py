@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.allocation import Allocations
 from pynetwork.core import Core
 from pynetwork.drivers import BridgeDriver, HostDriver, NullDriver, Registry
-from pynetwork.engine import Engine, Mirror, World
+from pynetwork.engine import Engine, Journal, Mirror, World
 from pynetwork.errors import StoreError
 from pynetwork.ipam import DefaultIpam, NullIpam, ula_prefix
 from pynetwork.records import AnyDriver, Records, make_options
@@ -71,13 +71,19 @@ def assemble(
             **dict.fromkeys(World.words, world),
         },
     )
+    journal = Journal(
+        mirror=mirror,
+        world=world,
+        owner=f"{surroundings.process_identity()}/{new_id(surroundings.random)}",
+        random=surroundings.random,
+        settle_seconds=surroundings.settle_seconds,
+    )
     engine = Engine(
         mirror=mirror,
         world=world,
         kernel=kernel,
-        owner=f"{surroundings.process_identity()}/{new_id(surroundings.random)}",
+        journal=journal,
         is_alive=lambda owner: surroundings.is_alive(owner.rpartition("/")[0]),
-        random=surroundings.random,
     )
     return Core(
         instance=instance,

@@ -250,7 +250,7 @@ class Controller:
                 "networks": len(records.networks),
                 "endpoints": len(records.endpoints),
                 "sandboxes": len(records.sandboxes),
-                "requests": len(self._core.engine.world.intents),
+                "requests": len(list(self._core.engine.world.under_way())),
                 "revision": self._core.engine.mirror.revision,
             }
 

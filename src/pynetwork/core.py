@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeGuard, TypeVar
 
 import attrs
 
@@ -74,6 +74,8 @@ class Surroundings:
         process_identity: Tells this process from all others, past and future.
         is_alive: Whether the process of an identity still runs.
         boot_id: Tells this boot of the host from all others.
+        settle_seconds: How long recording that a request is done may wait for the next request to do
+            it along.
     """
 
     random: Random = attrs.field(factory=random.SystemRandom)
@@ -83,6 +85,7 @@ class Surroundings:
     process_identity: Callable[[], str] = _process_identity
     is_alive: Callable[[str], bool] = _is_alive
     boot_id: Callable[[], str] = _boot_id
+    settle_seconds: float = 0.02
 
 
 @attrs.define(eq=False)
@@ -148,6 +151,8 @@ class Core:
 
     def close(self) -> None:
         """Refuse further use. Idempotent."""
+        if not self.is_closed:
+            self.engine.journal.close()
         self.is_closed = True
         if self._namespaces is not None:
             self._namespaces.close()
@@ -160,17 +165,22 @@ class Core:
 
     def view(self, kind: type[H], owner: str, rows: Mapping[str, object]) -> View[H]:
         """Return the objects below *owner* by name, as handles; *rows* are those that exist, by id."""
+        word = kind.__name__.lower()
+
+        def is_there(identity: str | None) -> TypeGuard[str]:
+            in_the_making = self.engine.world.is_in_the_making
+            return identity in rows and not in_the_making(f"{word}/{identity}")
 
         def read() -> dict[str, H]:
             with self.reading() as records:
-                return {name: kind.of(self, i) for name, i in records.names(owner) if i in rows}
+                return {name: kind.of(self, i) for name, i in records.names(owner) if is_there(i)}
 
         def find(name: str) -> H | None:
             with self.reading() as records:
                 identity = records.named(owner, name)
-                return kind.of(self, identity) if identity in rows and identity is not None else None
+                return kind.of(self, identity) if is_there(identity) else None
 
-        return View(kind.__name__.lower(), read, find)
+        return View(word, read, find)
 
     # Rows by id; the caller holds the tables
 

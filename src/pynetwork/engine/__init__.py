@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pynetwork.engine.engine import Engine
 from pynetwork.engine.intent import Draft, Intent
+from pynetwork.engine.journal import Journal
 from pynetwork.engine.mirror import Mirror, Table
 from pynetwork.engine.reconcile import Report, reconcile
 from pynetwork.engine.world import World
 
-__all__ = ["Draft", "Engine", "Intent", "Mirror", "Report", "Table", "World", "reconcile"]
+__all__ = ["Draft", "Engine", "Intent", "Journal", "Mirror", "Report", "Table", "World", "reconcile"]

@@ -1,4 +1,4 @@
-"""The one place that changes a host: writes the intent ahead, applies, commits; undoes what fails.
+"""The one place that changes a host: writes the intent ahead, applies, settles; undoes what fails.
 
 A request is drafted under the mirror's lock and carried out without it. The draft compares all it
 has read, so a concurrent writer makes it start over; a request that holds a scope this one wants is
@@ -12,29 +12,22 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
-from pynetwork.engine.codec import encode, encode_plan
-from pynetwork.engine.intent import Draft, Intent, journal_key, lock_key, scope_key
-from pynetwork.engine.mirror import Known
+from pynetwork.engine.intent import Draft, Intent
+from pynetwork.engine.journal import DONE, put_plans
 from pynetwork.errors import ApplyError, ConflictError, RequestError, StoreError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.plan import Plan, Step, StepFailedError, Steps, Verb, diff, merge, progress
-from pynetwork.store import Absent, Delete, Put, Unchanged
-from pynetwork.types import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from random import Random
 
-    from pynetwork.engine.intent import Operation
+    from pynetwork.engine.journal import Journal
     from pynetwork.engine.mirror import Mirror
     from pynetwork.engine.world import World
     from pynetwork.kernel.port import Kernel
-    from pynetwork.store import Compare
 
-__all__ = ["SHARED", "Engine"]
+__all__ = ["Engine"]
 
-#: Lock of all requests that touch a resource of the host which several scopes may share.
-SHARED: Final = "shared"
 _BUSY_SECONDS: Final = 30.0
 _T = TypeVar("_T")
 
@@ -48,17 +41,15 @@ class Engine:
         mirror: The store.
         world: The mirror's tables of plans and intents.
         kernel: The host.
-        owner: Identity of this process, as recorded in its intents.
+        journal: Where requests are written.
         is_alive: Whether the process of an identity still runs.
-        random: Source of ids.
     """
 
     mirror: Mirror
     world: World
     kernel: Kernel
-    owner: str
+    journal: Journal
     is_alive: Callable[[str], bool]
-    random: Random
     _abandoned: set[str] = attrs.field(factory=set, init=False)
 
     def request(self, build: Callable[[Draft], _T]) -> _T:
@@ -98,8 +89,10 @@ class Engine:
             intent = None if busy else self._write_ahead(draft)
         except RequestError:
             draft.release()
-            if self.mirror.refresh():  # refused because of what is no longer so, perhaps
-                return None, None, None
+            # Refused because of what is no longer so, perhaps, or may yet be undone.
+            busy = self.world.holder(draft.needs)
+            if busy or self.mirror.refresh():
+                return None, busy, None
             raise
         except BaseException:
             draft.release()
@@ -125,44 +118,8 @@ class Engine:
         return {scope: self.world.plan(scope) for scope in draft.plans}
 
     def _write_ahead(self, draft: Draft) -> Intent | None:
-        """Write the draft to the store. Returns None when a compare failed."""
-        if not draft.plans:
-            operations = [*draft.operations, *draft.on_commit]
-            draft.written = self.mirror.transact(self._compares(draft), operations) is not None
-            return _DONE if draft.written else None
         self.world.check(draft.plans)
-        before = self._before(draft)
-        if any(_shared_on_host(plan) for plan in (*before.values(), *draft.plans.values())):
-            draft.locks.add(SHARED)
-        intent = Intent(
-            id=new_id(self.random),
-            what=draft.what,
-            owner=self.owner,
-            finish=draft.finish,
-            before=before,
-            locks=frozenset(draft.locks),
-            operations=tuple(draft.on_commit if draft.finish else draft.on_abort),
-        )
-        operations = [
-            *draft.operations,
-            *(_put_plan(scope, plan) for scope, plan in draft.plans.items()),
-            *(Put(lock_key(name), intent.id) for name in draft.locks),
-            Known(journal_key(intent.id), intent.encode(), decoded=intent),
-        ]
-        draft.written = self.mirror.transact(self._compares(draft), operations) is not None
-        return self.world.intents[intent.id] if draft.written else None
-
-    def _compares(self, draft: Draft) -> list[Compare]:
-        compares = list(draft.compares)
-        for scope in draft.undisturbed.union(draft.plans):
-            scoped = self.world.scopes.get(scope)
-            key = scope_key(scope)
-            compares.append(Absent(key) if scoped is None else Unchanged(key, scoped.revision))
-        for name in draft.locks:
-            revision = self.world.locks.get(name)
-            key = lock_key(name)
-            compares.append(Absent(key) if revision is None else Unchanged(key, revision))
-        return compares
+        return self.journal.write_ahead(draft, self._before(draft))
 
     def _plans(self, before: Mapping[str, Plan], after: Mapping[str, Plan]) -> tuple[Plan, Plan]:
         """Return the plans of all scopes of a request, before and after it, less what others share."""
@@ -174,7 +131,7 @@ class Engine:
         return old, new
 
     def _carry_out(self, draft: Draft, intent: Intent) -> None:
-        if intent is _DONE:
+        if intent is DONE:
             return
         with self.mirror.lock:
             old, new = self._plans(intent.before, draft.plans)
@@ -184,7 +141,7 @@ class Engine:
             if steps:
                 # To take away what is gone already, whoever took it, is no failure.
                 self.kernel.apply(steps, replay=draft.finish)
-            self._commit(intent, draft.plans, draft.on_commit)
+            self.journal.complete(intent, draft)
         except StepFailedError as error:
             leftovers = self._undo(old, progress(old, (*error.done, error.failed)))
             self._abort(draft, intent, leftovers)
@@ -200,16 +157,6 @@ class Engine:
                 error.add_note(f"not undone: {'; '.join(leftovers)}")
             raise
         self._emit(steps)
-
-    def _commit(self, intent: Intent, plans: Mapping[str, Plan], operations: Sequence[Operation]) -> None:
-        ended = [Delete(scope_key(scope)) for scope, plan in plans.items() if not plan]
-        key = journal_key(intent.id)
-        if (
-            self.mirror.transact([Unchanged(key, intent.revision)], [*ended, *operations, Delete(key)])
-            is None
-        ):
-            msg = f"cannot {intent.what}: another process took this one for dead and undid its work"
-            raise StoreError(msg)
 
     def _undo(self, before: Plan, reached: Plan) -> list[str]:
         """Bring the host back from *reached*, or from anywhere on the way to it; return what could not."""
@@ -235,13 +182,8 @@ class Engine:
             # The intent stays open, so that the next recovery tries again; so does all it reserved.
             self._abandoned.add(intent.id)
             return
-        restored = [
-            _put_plan(scope, plan) if plan else Delete(scope_key(scope))
-            for scope, plan in intent.before.items()
-        ]
-        key = journal_key(intent.id)
         try:
-            self.mirror.transact([Unchanged(key, intent.revision)], [*restored, *draft.on_abort, Delete(key)])
+            self.journal.commit(intent, [*put_plans(intent.before), *draft.on_abort])
         except StoreError as error:
             self._abandoned.add(intent.id)
             logger().warning("cannot record that %r was undone: %s", draft.what, error)
@@ -292,7 +234,7 @@ class Engine:
 
     def is_dead(self, intent: Intent) -> bool:
         """Whether nobody carries *intent* out any more."""
-        if intent.owner == self.owner:
+        if intent.owner == self.journal.owner:
             return intent.id in self._abandoned
         return not self.is_alive(intent.owner)
 
@@ -303,35 +245,31 @@ class Engine:
         Returns:
             What could not be done, empty when all is well or another process was faster.
         """
+        claim = self.journal.claim(intent)
+        if claim is None:
+            return []
         with self.mirror.lock:
-            claim = attrs.evolve(intent, owner=self.owner)
-            key = journal_key(intent.id)
-            revision = self.mirror.transact([Unchanged(key, intent.revision)], [Put(key, claim.encode())])
-            if revision is None:
-                self.mirror.refresh()
-                return []
-            claim = attrs.evolve(claim, revision=revision)
             after = {scope: self.world.plan(scope) for scope in intent.before}
             old, new = self._plans(intent.before, after)
-        logger().info(
-            "%s what a dead process began: %s", "finishing" if intent.finish else "undoing", intent.what
-        )
+        logger().info("recovering what a dead process began: %s", intent.what)
+        if not intent.finish and self._is_reached(new):
+            self.journal.commit(claim, ())
+            return []
         goal, other = (new, old) if intent.finish else (old, new)
         failed = self.force(ensure(goal, other))
         if failed:
             self._abandoned.add(intent.id)
             return failed
-        plans = after if intent.finish else intent.before
-        self._commit(
-            claim,
-            {scope: Plan() for scope, plan in plans.items() if not plan},
-            [
-                *(_put_plan(scope, plan) for scope, plan in plans.items() if plan and not intent.finish),
-                *intent.operations,
-            ],
-        )
+        restored = () if intent.finish else put_plans(intent.before)
+        self.journal.commit(claim, [*restored, *intent.operations])
         self._abandoned.discard(intent.id)
         return []
+
+    def _is_reached(self, goal: Plan) -> bool:
+        """Whether the host is as *goal* says: who asked for that was told so, or died a moment before."""
+        wanted = {resource.key for resource in goal}
+        found = Plan(resource for resource in self.kernel.observe(goal) if resource.key in wanted)
+        return not diff(found, goal)
 
 
 def ensure(goal: Plan, other: Plan) -> Steps:
@@ -339,17 +277,6 @@ def ensure(goal: Plan, other: Plan) -> Steps:
     wanted = {resource.key for resource in goal}
     surplus = Plan(resource for resource in other if resource.key not in wanted)
     return Steps((*diff(surplus, Plan()), *diff(Plan(), goal)))
-
-
-_DONE = Intent(id="", what="", owner="", finish=False, before={})
-
-
-def _put_plan(scope: str, plan: Plan) -> Put:
-    return Known(scope_key(scope), encode({"plan": encode_plan(plan)}), decoded=plan)
-
-
-def _shared_on_host(plan: Plan) -> bool:
-    return any(item.shared and getattr(item, "netns", None) is None for item in plan)
 
 
 def _apply_error(what: str, error: StepFailedError, leftovers: Sequence[str]) -> ApplyError:

@@ -52,7 +52,7 @@ class Draft:
         undisturbed: Scopes that no other request may be changing when this one is written.
         compares: What must still hold when the intent is written.
         operations: Written together with the intent, such as names taken.
-        on_commit: Written when the host is as wanted.
+        on_commit: Written when the host is as wanted: what must not be so before, as an address set free.
         on_abort: Written when the request failed and was undone.
         give_back: Called when the request fails: returns what was allocated in memory.
         written: Whether the store has it: what it allocated is on record.
@@ -84,6 +84,11 @@ class Draft:
         self.compares.append(Absent(put.key))
         self.operations.append(put)
         self.on_abort.append(Delete(put.key))
+
+    def replace(self, new: Put, old: Put) -> None:
+        """Write the record *new* with the intent, and *old* in its place if the request fails."""
+        self.operations.append(new)
+        self.on_abort.append(old)
 
     def rely_on(self, key: str, revision: int) -> None:
         """Require that the record read at *revision* is unchanged."""

@@ -83,6 +83,7 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
     """
     with engine.mirror.lock:
         engine.mirror.refresh()
+        engine.journal.settle()
         dead = [intent for intent in engine.world.intents.values() if engine.is_dead(intent)]
     failed: list[str] = []
     for intent in dead if not dry_run else ():
@@ -121,7 +122,7 @@ def _observe(engine: Engine) -> _Findings:
 
 def _expected(engine: Engine) -> dict[str, Plan]:
     """Return the plans of the scopes that no request holds, networks first."""
-    held = {name for intent in engine.world.intents.values() for name in intent.holds}
+    held = {name for intent in engine.world.under_way() for name in intent.holds}
     scopes = sorted(engine.world.scopes, key=lambda scope: _ORDER.index(scope.partition("/")[0]))
     return {scope: engine.world.plan(scope) for scope in scopes if scope not in held}
 

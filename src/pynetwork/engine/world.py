@@ -33,6 +33,9 @@ class World:
     The tables ``plan``, ``journal`` and ``lock`` of the store, indexed by scope and by resource.
 
     Not locked itself: the mirror's lock is held by whoever calls.
+
+    Attributes:
+        done: Ids of intents of this process whose requests are done, and which hold nothing any more.
     """
 
     words = ("plan", "journal", "lock")
@@ -40,6 +43,7 @@ class World:
     def __init__(self) -> None:
         self.scopes: dict[str, Scoped] = {}
         self.intents: dict[str, Intent] = {}
+        self.done: set[str] = set()
         self.locks: dict[str, int] = {}
         self._holders: dict[Key, tuple[str, ...]] = {}
 
@@ -66,6 +70,7 @@ class World:
         table, _, name = key.partition("/")
         if table == "journal":
             self.intents.pop(name, None)
+            self.done.discard(name)
         elif table == "lock":
             self.locks.pop(name, None)
         else:
@@ -74,7 +79,7 @@ class World:
     def clear(self) -> None:
         """Forget everything."""
         self.scopes.clear()
-        self.intents.clear()
+        self.intents.clear()  # what is done stays known as such: its intent follows anew, or is gone
         self.locks.clear()
         self._holders.clear()
 
@@ -85,7 +90,23 @@ class World:
 
     def holder(self, names: Collection[str]) -> Intent | None:
         """Return a request under way that holds one of *names*, scopes or locks."""
-        return next((i for i in self.intents.values() if not i.holds.isdisjoint(names)), None)
+        return next((i for i in self.under_way() if not i.holds.isdisjoint(names)), None)
+
+    def under_way(self) -> Iterable[Intent]:
+        """Return the requests that are not done."""
+        return (intent for identity, intent in self.intents.items() if identity not in self.done)
+
+    def mark_done(self, intent: Intent) -> bool:
+        """Note that a request of this process holds nothing any more; False if another undid it."""
+        known = self.intents.get(intent.id)
+        if known is None or known.revision != intent.revision:
+            return False
+        self.done.add(intent.id)
+        return True
+
+    def is_in_the_making(self, scope: str) -> bool:
+        """Whether *scope* is being created: it may yet be undone."""
+        return any(not (i.finish or i.before.get(scope, True)) for i in self.under_way())
 
     def check(self, plans: Mapping[str, Plan]) -> None:
         """

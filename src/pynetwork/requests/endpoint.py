@@ -217,12 +217,11 @@ def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = Fa
     """
     row = core.endpoint(identity)
     spec = row.spec
+    draft.undisturbed.add(join_scope(identity))
     if spec.sandbox is None:
-        draft.undisturbed.add(join_scope(identity))
         draft.rely_on(row.key, row.revision)
     elif force:
         leave(core, draft, identity)
-        draft.on_commit = [operation for operation in draft.on_commit if operation.key != row.key]
     else:
         sandbox = core.sandbox(spec.sandbox).spec.name
         msg = f"endpoint with name {spec.name!r} is active: it is joined to sandbox {sandbox!r}"

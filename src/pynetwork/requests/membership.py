@@ -35,6 +35,8 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     spec = row.spec
     network = core.network(spec.network).spec
     draft.what = f"join endpoint {spec.name!r} to sandbox {target.spec.name!r}"
+    draft.undisturbed |= {network_scope(network.id), join_scope(endpoint)}
+    draft.locks.add(sandbox_lock(sandbox))
     _check_free(core, spec, target.spec)
     _check_kind(core, network, target.spec)
     siblings = core.records.joined(sandbox)
@@ -48,8 +50,6 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     )
     draft.rely_on(row.key, row.revision)
     draft.rely_on(target.key, target.revision)
-    draft.undisturbed.add(network_scope(network.id))
-    draft.locks.add(sandbox_lock(sandbox))
     _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
 
 
@@ -66,6 +66,7 @@ def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -
     row = core.endpoint(endpoint)
     spec = row.spec
     draft.what = f"take endpoint {spec.name!r} out of its sandbox"
+    draft.undisturbed.add(join_scope(endpoint))
     if spec.sandbox is None:
         msg = f"endpoint {spec.name!r} cannot leave: it has joined no sandbox"
         raise ConflictError(msg)
@@ -99,7 +100,7 @@ def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
     )
     draft.rely_on(row.key, row.revision)
     draft.plans[join_scope(spec.id)] = Plan()
-    draft.on_commit.append(row.replaced(alone))
+    draft.replace(row.replaced(alone), row.replaced(spec))
 
 
 def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
@@ -111,7 +112,7 @@ def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[R
             continue
         network = core.network(spec.network).spec
         draft.plans[join_scope(spec.id)] = core.drivers[network.driver].join_plan(network, spec, sandbox)
-        draft.on_commit.append(row.replaced(spec))
+        draft.replace(row.replaced(spec), row.replaced(core.records.endpoints[spec.id].spec))
 
 
 def _default_routes(core: Core, members: Iterable[EndpointSpec]) -> dict[str, tuple[IPAddress, ...]]:

@@ -120,7 +120,7 @@ class NetworkRequest:
             draft.reserve(Put(f"only/{self.driver.name}", spec.id))
         draft.reserve(Put(f"name/network/{spec.name}", spec.id))
         draft.plans[network_scope(spec.id)] = self.driver.network_plan(spec)
-        draft.on_commit.append(record(f"network/{spec.id}", spec))
+        draft.reserve(record(f"network/{spec.id}", spec))
         return spec.id
 
     def _check_singleton(self, core: Core) -> None:

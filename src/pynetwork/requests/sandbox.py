@@ -89,7 +89,7 @@ class SandboxRequest:
         )
         draft.reserve(Put(f"name/sandbox/{spec.name}", identity))
         draft.plans[sandbox_scope(identity)] = sandbox_plan(spec)
-        draft.on_commit.append(record(f"sandbox/{identity}", spec))
+        draft.reserve(record(f"sandbox/{identity}", spec))
         return identity
 
     def _pin(self, core: Core, identity: str) -> str:

@@ -59,4 +59,5 @@ def fake_surroundings(
         process_identity=lambda: process,
         is_alive=lambda identity: identity not in dead,
         boot_id=lambda: boot,
+        settle_seconds=0.0,
     )
