@@ -35,7 +35,7 @@ __all__ = ["LinuxKernel"]
 # Most links go with their namespace first; deleting holds the kernel's one lock for all of these things.
 _REAP_SECONDS: Final = 0.05
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
-_SPARES: Final = 2
+_SPARES: Final = 24  # of 150 KiB and two descriptors each
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
 

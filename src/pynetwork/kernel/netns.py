@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -39,6 +40,8 @@ T = TypeVar("T")
 IP_NETNS: Final = Path("/run/netns")
 _OWN: Final = "/proc/thread-self/ns/net"
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
+_FEW: Final = 2  # spares; as few are made up for at once
+_QUIET_SECONDS: Final = 0.005
 _TMPFS_FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
@@ -212,6 +215,9 @@ class Spares:
     """
     New namespaces, made ahead by a thread of their own.
 
+    They are made when nobody has wanted one for a while, or when few are left: making them takes the
+    kernel's and the interpreter's locks from whoever is wiring containers just now.
+
     Args:
         make: Returns one. It runs in that thread.
         size: How many are kept; 0 for none, and no thread.
@@ -222,6 +228,7 @@ class Spares:
         self._size = size
         self._ready: list[Opened] = []
         self._wanted = threading.Condition()
+        self._last_taken = 0.0
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -233,7 +240,9 @@ class Spares:
             if self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._work, name="pynetwork-spares", daemon=True)
                 self._thread.start()
-            self._wanted.notify()
+            self._last_taken = time.monotonic()
+            if len(self._ready) in {_FEW, self._size}:
+                self._wanted.notify()
             return self._ready.pop() if self._ready else None
 
     def close(self) -> None:
@@ -247,17 +256,24 @@ class Spares:
             self._ready.pop().close()
 
     def _work(self) -> None:
-        while True:
-            with self._wanted:
-                self._wanted.wait_for(lambda: self._closed or len(self._ready) < self._size)
-                if self._closed:
-                    return
+        while self._wait():
             try:
                 opened = self._make()
             except OSError:
                 return  # the next caller makes its own, and hears why it cannot
             with self._wanted:
                 self._ready.append(opened)
+
+    def _wait(self) -> bool:
+        """Wait until one should be made; False when it is time to end."""
+        with self._wanted:
+            while not self._closed:
+                missing = self._size - len(self._ready)
+                quiet = time.monotonic() - self._last_taken
+                if missing and (len(self._ready) < _FEW or quiet >= _QUIET_SECONDS):
+                    return True
+                self._wanted.wait(_QUIET_SECONDS - quiet if missing else None)
+        return False
 
 
 def _pin(descriptor: int, path: str) -> None:

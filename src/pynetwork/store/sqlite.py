@@ -7,24 +7,21 @@ of microseconds of its own transaction only.
 from __future__ import annotations
 
 import contextlib
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.store._database import Attempt, Database
+from pynetwork.store._index import Index
 from pynetwork.store._polling import poll_changes
 from pynetwork.store._rules import check_operations
 from pynetwork.store._state_file import PLACE_BITS, prepare
 from pynetwork.store.port import (
-    Absent,
     Change,
     Changes,
-    Delete,
     Entry,
-    PrefixUnchanged,
-    Put,
     Snapshot,
     Store,
-    Unchanged,
 )
 
 if TYPE_CHECKING:
@@ -37,34 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteStore"]
 
-_GET: Final = "SELECT id, value FROM entries WHERE key = ? AND value IS NOT NULL"
-# No UTF-8 text contains the byte FF, so a prefix followed by FF is the end of the prefix's range.
-_LIST: Final = """
-    SELECT key, value, id FROM entries
-    WHERE key >= ? AND key < ? || CAST(x'FF' AS TEXT) AND value IS NOT NULL ORDER BY key
-"""
-# Two ways to look for a key under a prefix that was put since an id: among what is new, among what is
-# under the prefix. Readers are up to date, nearly always, and the first costs nothing then.
-_PUT_AMONG_NEW: Final = """
-    SELECT EXISTS (
-        SELECT 1 FROM entries NOT INDEXED
-        WHERE id >= ? AND key >= ? AND key < ? || CAST(x'FF' AS TEXT) AND value IS NOT NULL
-    )
-"""
-_PUT_UNDER_PREFIX: Final = """
-    SELECT EXISTS (
-        SELECT 1 FROM entries INDEXED BY sqlite_autoindex_entries_1
-        WHERE id >= ? AND key >= ? AND key < ? || CAST(x'FF' AS TEXT) AND value IS NOT NULL
-    )
-"""
-_MANY_REVISIONS: Final = 256
+_VALUE: Final = "SELECT value FROM entries WHERE id = ?"
+_LIST: Final = "SELECT key, value, id FROM entries WHERE value IS NOT NULL"
 _LAST_ID: Final = "SELECT max(id) FROM entries"  # the history keeps the newest row even if it is a deletion
 _NEWER: Final = "SELECT key, value, id FROM entries WHERE id >= ? ORDER BY id"
-_PUT: Final = "REPLACE INTO entries (id, key, value) VALUES (?, ?, ?)"
-_DELETE: Final = "UPDATE entries SET id = ?, value = NULL WHERE key = ? AND value IS NOT NULL"
+_PUT: Final = "INSERT INTO entries (id, key, value) VALUES (?, ?, ?)"
+_REMOVE: Final = "DELETE FROM entries WHERE id = ?"
 _COMPACTED: Final = "SELECT compacted FROM history"
-_NTH_LAST_DELETION: Final = "SELECT id FROM entries WHERE value IS NULL ORDER BY id DESC LIMIT 1 OFFSET ?"
-_FORGET_DELETIONS: Final = "DELETE FROM entries WHERE value IS NULL AND id < ?"
 _SET_COMPACTED: Final = "UPDATE history SET compacted = ?"
 
 
@@ -96,6 +72,7 @@ class SqliteStore(Store):
         prepare(path)
         self._history = history
         self._database = Database(path, timeout)
+        self._index = Index()
         self._lock = self._database.lock
         self._reading = Attempt(self._database, "read")
         self._writing = Attempt(self._database, "write to")
@@ -108,16 +85,21 @@ class SqliteStore(Store):
     def get(self, key: str) -> Entry | None:
         """Return the entry of *key*, None when there is none."""
         with self._lock, self._reading as cursor:
-            row = cursor.execute(_GET, (key,)).fetchone()
-        return None if row is None else Entry(key, row[1], row[0] >> PLACE_BITS)
+            cursor.execute("BEGIN")
+            self._index.catch_up(cursor, _revision(cursor))
+            row = self._index.rows.get(key)
+            found = None if row is None else cursor.execute(_VALUE, (row,)).fetchone()
+            cursor.execute("COMMIT")
+        return None if row is None or found is None else Entry(key, found[0], row >> PLACE_BITS)
 
     def list(self, prefix: str) -> Snapshot:
         """Return what is under *prefix* and the store's revision, in one consistent read."""
         with self._lock, self._reading as cursor:
             cursor.execute("BEGIN")
             revision = _revision(cursor)
-            rows = cursor.execute(_LIST, (prefix, prefix)).fetchall()
+            rows = [row for row in cursor.execute(_LIST) if row[0].startswith(prefix)]
             cursor.execute("COMMIT")
+        rows.sort()
         return Snapshot(revision, tuple(Entry(key, value, row >> PLACE_BITS) for key, value, row in rows))
 
     def transact(
@@ -125,18 +107,25 @@ class SqliteStore(Store):
     ) -> int | None:
         """Apply all *operations* if all *compares* hold; see :meth:`Store.transact`."""
         check_operations(operations)
+        index = self._index
         with self._lock, self._writing as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             self._database.check_in_place()
-            revision = _revision(cursor)
-            if revision != seen and not all(_holds(cursor, compare, revision) for compare in compares):
+            index.catch_up(cursor, _revision(cursor))
+            if index.revision != seen and not all(map(index.holds, compares)):
                 cursor.execute("ROLLBACK")
                 return None
-            if _write(cursor, revision + 1, operations):
-                revision += 1
-                self._trim(cursor, revision)
+            rows = index.plan(operations)
+            if rows.old:
+                cursor.executemany(_REMOVE, rows.old)
+            if rows.new:
+                cursor.executemany(_PUT, rows.new)
+                forgotten = self._trim(cursor, index.revision + 1)
             cursor.execute("COMMIT")
-        return revision
+            if rows.new:
+                index.written(rows)
+                index.forget(forgotten)
+            return index.revision
 
     def changes(self, since: int) -> Changes | None:
         """Return what happened after revision *since*; see :meth:`Store.changes`."""
@@ -174,52 +163,26 @@ class SqliteStore(Store):
         """Close the state file. Closing twice is fine, using the store afterwards is an error."""
         self._database.close()
 
-    def _trim(self, cursor: sqlite3.Cursor, revision: int) -> None:
+    def _trim(self, cursor: sqlite3.Cursor, revision: int) -> int:
         """
         Forget old deletions, now and then: the cost is shared by the transactions in between.
 
-        *revision* decides when, so that short-lived processes do their share as well.
+        *revision* decides when, so that short-lived processes do their share as well. Returns the id
+        that all rows which went are older than.
         """
-        if revision % max(1, self._history // 4):
-            return
-        row = cursor.execute(_NTH_LAST_DELETION, (self._history,)).fetchone()
-        if row is None:
-            return
+        surplus = len(self._index.deleted) - self._history
+        if revision % max(1, self._history // 4) or surplus <= 0:
+            return 0
+        rows = list(islice(self._index.deleted.values(), surplus))
         # Deletions of one revision go together, and those of the newest stay: they tell the revision.
-        compacted = min(row[0] >> PLACE_BITS, revision - 1)
-        cursor.execute(_FORGET_DELETIONS, (compacted + 1 << PLACE_BITS,))
+        compacted = min(rows[-1] >> PLACE_BITS, revision - 1)
+        first_kept = compacted + 1 << PLACE_BITS
+        gone = takewhile(lambda row: row < first_kept, self._index.deleted.values())
+        cursor.executemany(_REMOVE, [(row,) for row in gone])
         cursor.execute(_SET_COMPACTED, (compacted,))
+        return first_kept
 
 
 def _revision(cursor: sqlite3.Cursor) -> int:
     (last_id,) = cursor.execute(_LAST_ID).fetchone()
     return 0 if last_id is None else int(last_id >> PLACE_BITS)
-
-
-def _holds(cursor: sqlite3.Cursor, compare: Compare, now: int) -> bool:
-    match compare:
-        case Absent(key):
-            return cursor.execute(_GET, (key,)).fetchone() is None
-        case Unchanged(key, revision):
-            row = cursor.execute(_GET, (key,)).fetchone()
-            return row is not None and row[0] >> PLACE_BITS == revision
-        case PrefixUnchanged(prefix, revision):
-            if revision >= now:
-                return True
-            query = _PUT_AMONG_NEW if now - revision < _MANY_REVISIONS else _PUT_UNDER_PREFIX
-            (is_put,) = cursor.execute(query, (revision + 1 << PLACE_BITS, prefix, prefix)).fetchone()
-            return not is_put
-
-
-def _write(cursor: sqlite3.Cursor, revision: int, operations: Sequence[Operation]) -> bool:
-    """Write *operations* as of *revision*; return whether they had any effect."""
-    numbered = tuple(enumerate(operations, revision << PLACE_BITS))
-    puts = [
-        (row, operation.key, operation.value) for row, operation in numbered if isinstance(operation, Put)
-    ]
-    deletes = [(row, operation.key) for row, operation in numbered if isinstance(operation, Delete)]
-    if puts:
-        cursor.executemany(_PUT, puts)
-    if not deletes:
-        return bool(puts)
-    return cursor.executemany(_DELETE, deletes).rowcount > 0 or bool(puts)

@@ -213,8 +213,8 @@ class TestWhatIsInTheWay:
 
     def test_a_newer_schema(self, state_file: Path) -> None:
         with contextlib.closing(sqlite3.connect(state_file)) as newer:
-            newer.execute("PRAGMA user_version = 2")
-        refused(lambda: SqliteStore(state_file.parent), state_file, "schema is version 2", "knows version 1")
+            newer.execute("PRAGMA user_version = 3")
+        refused(lambda: SqliteStore(state_file.parent), state_file, "schema is version 3", "knows version 2")
 
 
 class TestDamage:
