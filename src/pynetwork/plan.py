@@ -71,7 +71,7 @@ class Step:
 
     def effects(self) -> tuple[Effect, ...]:
         """Return what should happen once, after the step is committed."""
-        return () if self.verb is Verb.DELETE else self.resource.effects()
+        return self.resource.effects_of_delete() if self.verb is Verb.DELETE else self.resource.effects()
 
     def __str__(self) -> str:
         return "; ".join(self.render()) or f"{self.verb} {self.resource}"

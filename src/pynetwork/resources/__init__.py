@@ -8,6 +8,15 @@ from __future__ import annotations
 
 from pynetwork.resources.addresses import Address, Announce, Neighbour, Route
 from pynetwork.resources.base import Effect, Key, Resource
+from pynetwork.resources.firewall import (
+    Conntrack,
+    EndpointRules,
+    NetworkRules,
+    PublishedPort,
+    Rules,
+    Ruleset,
+    SubnetRules,
+)
 from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
 from pynetwork.resources.settings import LinkSysctl, Sysctl
 
@@ -16,19 +25,41 @@ __all__ = [
     "Address",
     "Announce",
     "Bridge",
+    "Conntrack",
     "Effect",
+    "EndpointRules",
     "Key",
     "LinkSysctl",
     "LinkUp",
     "Neighbour",
     "Netns",
+    "NetworkRules",
+    "PublishedPort",
     "Resource",
     "Route",
+    "Rules",
+    "Ruleset",
+    "SubnetRules",
     "Sysctl",
     "Veth",
 ]
 
 #: Every kind of resource that stored plans may hold.
 KINDS: dict[str, type[Resource]] = {
-    cls.kind: cls for cls in (Netns, Sysctl, Bridge, Veth, LinkSysctl, Address, LinkUp, Neighbour, Route)
+    cls.kind: cls
+    for cls in (
+        Netns,
+        Ruleset,
+        Sysctl,
+        Bridge,
+        NetworkRules,
+        EndpointRules,
+        PublishedPort,
+        Veth,
+        LinkSysctl,
+        Address,
+        LinkUp,
+        Neighbour,
+        Route,
+    )
 }

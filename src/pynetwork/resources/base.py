@@ -91,6 +91,10 @@ class Resource:
         """Return what should happen once it was created or changed."""
         return ()
 
+    def effects_of_delete(self) -> tuple[Effect, ...]:
+        """Return what should happen once it was deleted."""
+        return ()
+
     def render(self) -> tuple[str, ...]:
         """Return its creation as lines a user could type."""
         raise NotImplementedError
