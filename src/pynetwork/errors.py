@@ -8,6 +8,7 @@
     │   ├── UnknownDriverError   no driver or IPAM driver of that name
     │   ├── NotFoundError        (also LookupError) the object does not exist, or no longer
     │   └── ConflictError        name in use, subnet overlaps, network in use, already joined ...
+    │       └── PortTakenError   a host port is in use
     ├── ExhaustedError           no free pool, address, port or VNI is left
     ├── ApplyError               a step on the host failed; says what was rolled back and what was not
     ├── UnavailableError         the host lacks something: privilege, a kernel feature, a program
@@ -29,6 +30,7 @@ __all__ = [
     "ExhaustedError",
     "InvalidValueError",
     "NotFoundError",
+    "PortTakenError",
     "PynetworkError",
     "RequestError",
     "StoreError",
@@ -59,6 +61,21 @@ class NotFoundError(RequestError, LookupError):
 
 class ConflictError(RequestError):
     """The request contradicts what exists: a name or subnet in use, an endpoint already joined."""
+
+
+class PortTakenError(ConflictError):
+    """
+    A host port is in use. Ask for another, or for any.
+
+    Attributes:
+        proto: ``tcp``, ``udp`` or ``sctp``.
+        port: The first of those asked for that is taken.
+    """
+
+    def __init__(self, message: str, *, proto: str, port: int) -> None:
+        super().__init__(message)
+        self.proto = proto
+        self.port = port
 
 
 class ExhaustedError(PynetworkError):

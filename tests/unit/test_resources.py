@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+from tests.unit import firewall_cases
 
 from pynetwork import resources
 from pynetwork.resources import (
@@ -22,6 +23,7 @@ from pynetwork.resources import (
     Netns,
     Resource,
     Route,
+    Rules,
     Sysctl,
     Veth,
 )
@@ -139,6 +141,7 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         [f"{IN}ndsend fd00::2 eth0"],
         [],
     ),
+    *firewall_cases.RENDERED,
 ]
 
 UPDATED: list[tuple[Resource, Resource, list[str]]] = [
@@ -197,6 +200,7 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
         Address(dev="br1", cidr="10.0.0.1/24"),
         ["ip address delete 10.0.0.1/24 dev br0", "ip address add 10.0.0.1/24 dev br1"],
     ),
+    *firewall_cases.UPDATED,
 ]
 
 NETNS_KEY = ("netns", NS)
@@ -232,6 +236,7 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
         {PEER_KEY, NETNS_KEY},
     ),
     (Announce(netns=NS, dev="eth0", address="10.0.0.2"), ("announce", NS, "eth0", "10.0.0.2"), set()),
+    *firewall_cases.IDENTITIES,
 ]
 
 
@@ -290,7 +295,7 @@ def test_every_kind_is_known_by_its_name() -> None:
         for cls in vars(resources).values()
         if inspect.isclass(cls) and issubclass(cls, Resource) and not issubclass(cls, Effect)
     }
-    assert defined - {Resource} == set(KINDS.values())
+    assert defined - {Resource, Rules} == set(KINDS.values())
     assert all(kind == cls.kind for kind, cls in KINDS.items())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pynetwork.resources import Rules, Ruleset
+from pynetwork.resources.firewall import StrayElement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +37,14 @@ class Firewall(Protocol):
         """What it is: ``nftables``, ``iptables`` or ``none``."""
         ...
 
-    def apply(self, steps: Sequence[Step]) -> None:
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """
         Take all of *steps*, or none.
+
+        Args:
+            steps: In order.
+            replay: Some may have been taken before: to create what exists, or to delete what is gone, is
+                no error. Then they need not be taken as one.
 
         Raises:
             RulesRefusedError: One was refused; nothing has changed.
@@ -58,6 +64,10 @@ class Firewall(Protocol):
         """Return in words what somebody took away, as far as one cheap look tells."""
         ...
 
+    def remove(self) -> None:
+        """Delete all that this instance ever made: another firewall takes over."""
+        ...
+
     def close(self) -> None:
         """Release sockets and processes; the rules stay. Idempotent."""
         ...
@@ -68,7 +78,7 @@ class NoFirewall:
 
     name = "none"
 
-    def apply(self, steps: Sequence[Step]) -> None:
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """Do nothing."""
 
     def observe(self, expected: Plan) -> Plan:
@@ -79,10 +89,13 @@ class NoFirewall:
         """Return nothing."""
         return ()
 
+    def remove(self) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 
 
 def is_of_firewall(resource: Resource) -> bool:
     """Whether *resource* is for a firewall to take."""
-    return isinstance(resource, Rules | Ruleset)
+    return isinstance(resource, Rules | Ruleset | StrayElement)

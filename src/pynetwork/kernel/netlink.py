@@ -35,6 +35,7 @@ _NLM_F_CAPPED: Final = 0x100
 _NLM_F_ACK_TLVS: Final = 0x200
 _NLMSGERR_ATTR_MSG: Final = 1
 _SOL_NETLINK: Final = 270
+_SO_SNDBUFFORCE: Final = 32  # asm-generic/socket.h
 _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 
@@ -95,15 +96,18 @@ class NetlinkSocket:
 
     Args:
         protocol: ``socket.NETLINK_ROUTE`` or another family of netlink.
+        send_buffer: Bytes that may be sent at once; 0 for the system's default.
     """
 
-    def __init__(self, protocol: int = 0) -> None:
+    def __init__(self, protocol: int = 0, *, send_buffer: int = 0) -> None:
         self._lock = threading.Lock()
         self._sequence = 0
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         try:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+            if send_buffer:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, send_buffer)
         except BaseException:
             self._socket.close()
             raise
@@ -133,6 +137,20 @@ class NetlinkSocket:
         with self._lock:
             for start in range(0, len(messages), _MAX_UNREAD):
                 self._send_some(messages[start : start + _MAX_UNREAD], start, errors)
+        return errors
+
+    def transaction(
+        self, begin: Message, messages: Sequence[Message], end: Message
+    ) -> Mapping[int, NetlinkError]:
+        """
+        Send *messages* between *begin* and *end*, which make a netfilter transaction of them.
+
+        Returns:
+            The errors, by index in *messages*; -1 stands for the transaction as a whole.
+        """
+        errors: dict[int, NetlinkError] = {}
+        with self._lock:
+            self._send_some((begin, *messages, end), -1, errors, asking=len(messages))
         return errors
 
     def request(self, message: Message) -> None:
@@ -166,10 +184,17 @@ class NetlinkSocket:
                     return payloads
         raise NetlinkError(errno.EINTR, "the dump was interrupted by changes again and again")
 
-    def _send_some(self, messages: Sequence[Message], start: int, errors: dict[int, NetlinkError]) -> None:
+    def _send_some(
+        self,
+        messages: Sequence[Message],
+        start: int,
+        errors: dict[int, NetlinkError],
+        asking: int | None = None,
+    ) -> None:
+        """Send *messages*; the one at *asking*, or the last, is to be acknowledged."""
         first = self._sequence + 1
         self._sequence += len(messages)
-        last = len(messages) - 1
+        last = len(messages) - 1 if asking is None else asking
         parts = []
         for number, (kind, flags, payload) in enumerate(messages):
             # Errors are always reported; only the last message needs to say that it went well.
@@ -187,7 +212,8 @@ class NetlinkSocket:
                 (code,) = _ERROR.unpack_from(payload)
                 if code:
                     errors[start + number] = _error(-code, flags, payload)
-                waiting = waiting and number != last
+                # A transaction whose beginning is refused is not even looked at.
+                waiting = waiting and number != last and (asking is None or number > 0)
 
     def _send(self, message: Message, flags: int) -> None:
         self._sequence += 1

@@ -7,14 +7,11 @@ such text, and that the kernel floor writes by netlink.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["SETS", "TABLE", "Element", "Field", "SetType", "skeleton", "table_name"]
+__all__ = ["SETS", "TABLE", "Element", "Field", "SetType", "rule_counts", "skeleton", "table_name"]
 
 #: One field of a key or of data: an address, a number, a name; or the first and last of an interval.
 Field: TypeAlias = str | int | tuple[str | int, str | int]
@@ -128,34 +125,32 @@ def skeleton(table: str, priority: int = 0) -> str:
         priority: Added to the standard priority of each base chain (``filter``, ``raw``, ``dstnat``,
             ``srcnat``): negative to come before other tools, positive to come behind them.
     """
-
-    def base(kind: str, hook: str, standard: int) -> str:
-        return f"type {kind} hook {hook} priority {standard + priority}; policy accept;"
-
-    inet = _table(
-        f"inet {table}",
-        "inet",
-        {
-            # Yours: what it accepts or drops is settled. It is never flushed, and as long as it has rules
-            # the table stays.
-            "user": (),
-            "raw": (base("filter", "prerouting", -300), *_RAW),
-            "forward": (base("filter", "forward", 0), *_FORWARD),
-            "internal_only": _INTERNAL,
-            "prerouting": (
-                base("nat", "prerouting", -100),
-                "ip daddr 127.0.0.0/8 accept",
-                "jump published",
-            ),
-            "output": (base("nat", "output", -100), "jump published"),
-            "published": ("fib daddr type != local accept", *_PUBLISHED),
-            "postrouting": (base("nat", "postrouting", 100), *_POSTROUTING),
-        },
+    return "".join(
+        _table(family, table, {name: chain.render(priority) for name, chain in chains.items()})
+        for family, chains in _CHAINS.items()
     )
-    bridge = _table(
-        f"bridge {table}", "bridge", {"prerouting": (base("filter", "prerouting", -300), *_SPOOFED)}
-    )
-    return inet + bridge
+
+
+def rule_counts() -> dict[str, dict[str, int]]:
+    """Return how many rules each chain has, by family of the table and name of the chain."""
+    return {
+        family: {name: len(chain.rules) for name, chain in chains.items()}
+        for family, chains in _CHAINS.items()
+    }
+
+
+@attrs.frozen
+class _Chain:
+    """A chain: its rules, and for a base chain its type, hook and standard priority."""
+
+    rules: tuple[str, ...]
+    base: tuple[str, str, int] | None = None
+
+    def render(self, priority: int) -> tuple[str, ...]:
+        if self.base is None:
+            return self.rules
+        kind, hook, standard = self.base
+        return (f"type {kind} hook {hook} priority {standard + priority}; policy accept;", *self.rules)
 
 
 def _both(*rules: str) -> tuple[str, ...]:
@@ -234,7 +229,25 @@ _SPOOFED: Final = (
 )
 
 
-def _table(name: str, family: str, chains: dict[str, Iterable[str]]) -> str:
+_CHAINS: Final = {
+    "inet": {
+        # Yours: what it accepts or drops is settled. It is never flushed, and as long as it has rules the
+        # table stays.
+        "user": _Chain(()),
+        "raw": _Chain(_RAW, ("filter", "prerouting", -300)),
+        "forward": _Chain(_FORWARD, ("filter", "forward", 0)),
+        "internal_only": _Chain(_INTERNAL),
+        "prerouting": _Chain(("ip daddr 127.0.0.0/8 accept", "jump published"), ("nat", "prerouting", -100)),
+        "output": _Chain(("jump published",), ("nat", "output", -100)),
+        "published": _Chain(("fib daddr type != local accept", *_PUBLISHED)),
+        "postrouting": _Chain(_POSTROUTING, ("nat", "postrouting", 100)),
+    },
+    "bridge": {"prerouting": _Chain(_SPOOFED, ("filter", "prerouting", -300))},
+}
+
+
+def _table(family: str, table: str, chains: dict[str, tuple[str, ...]]) -> str:
+    name = f"{family} {table}"
     lines = [f"create table {name}", f"table {name} {{"]
     for set_name, kind in SETS.items():
         if kind.family == family:
