@@ -211,7 +211,9 @@ class Controller:
             ApplyError: The host refused a step, or *netns* is no network namespace.
         """
         core = self._core
-        request = SandboxRequest(name=name, netns=netns, hostname=hostname, labels=labels or {})
+        request = SandboxRequest(
+            name=name, netns=netns, hostname=hostname, labels={} if labels is None else labels
+        )
         return core.made(Sandbox.of(core, core.request(lambda draft: request.build(core, draft))))
 
     def reconcile(self, *, dry_run: bool = False) -> Report:
@@ -240,7 +242,8 @@ class Controller:
         try:
             yield self
         finally:
-            self._core.scratches.remove(made)
+            # By identity: two blocks in which nothing was made yet are equal.
+            self._core.scratches[:] = [block for block in self._core.scratches if block is not made]
             _delete_all(self._core, made)
 
     def statistics(self) -> dict[str, int]:

@@ -95,9 +95,9 @@ class Network(Handle):
                 number when None.
             link_local: Further addresses, link-local unicast ones; /16 and /64 when no prefix length
                 is given (libnetwork).
-            aliases: Further names in this network.
+            aliases: Further names in this network; several endpoints may have the same.
             routes: Static routes it brings into its sandbox: ``(destination, next hop)``, or a
-                destination on the link.
+                destination on the link. Default routes are not among them, the network has those.
             sysctls: Settings of the interface, ``net.X.Y.IFNAME.Z`` to value (libnetwork's
                 endpoint sysctls); written before it goes up.
             priority: A sandbox's default gateway is that of its endpoint of highest priority.
@@ -121,9 +121,9 @@ class Network(Handle):
             link_local=link_local,
             aliases=aliases,
             routes=routes,
-            sysctls=sysctls or {},
+            sysctls={} if sysctls is None else sysctls,
             priority=priority,
-            labels=labels or {},
+            labels={} if labels is None else labels,
         )
         core = self._core
         return core.made(Endpoint.of(core, core.request(lambda draft: request.build(core, draft))))

@@ -14,7 +14,7 @@ from pynetwork.records import make_options, record
 from pynetwork.requests.common import network_scope, pool_of
 from pynetwork.specs import NetworkSpec, Subnet
 from pynetwork.store import Delete, PrefixUnchanged, Put
-from pynetwork.types import Scope, check_labels, check_name, new_id
+from pynetwork.types import Scope, check_flag, check_labels, check_name, new_id, parse_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +78,10 @@ class NetworkRequest:
                 f"networks of type {driver!r} span hosts: that needs a cluster store, which there is none of"
             )
             raise UnavailableError(msg)
-        given = tuple(Subnet.parse(subnet) for subnet in _listed(subnets))
+        given = parse_each("subnets", subnets, Subnet.parse)
+        for word, flag in (("ipv4", ipv4), ("ipv6", ipv6)):
+            if flag is not None:
+                check_flag(word, flag)
         _check_subnets(plugin, given, {4: ipv4, 6: ipv6})
         return cls(
             driver=plugin,
@@ -87,8 +90,8 @@ class NetworkRequest:
             auto=_automatic(plugin, given, {4: ipv4, 6: ipv6}),
             options=make_options(plugin, options, core.defaults.get(driver)),
             ipam=ipam,
-            internal=bool(internal),
-            labels=check_labels(dict(labels or {})),
+            internal=check_flag("internal", internal),
+            labels=check_labels({} if labels is None else labels),
         )
 
     def build(self, core: Core, draft: Draft) -> str:
@@ -158,13 +161,6 @@ class NetworkRequest:
         gateway = request(preferred=subnet.gateway).ip
         auxiliary = dict(subnet.auxiliary)
         return Subnet(pool.subnet, gateway=gateway, sub_pool=subnet.sub_pool, auxiliary=auxiliary)
-
-
-def _listed(subnets: Iterable[object]) -> Iterable[object]:
-    if isinstance(subnets, str):
-        msg = f"invalid subnets {subnets!r}: a list is expected, not one text"
-        raise InvalidValueError(msg)
-    return subnets
 
 
 def _check_subnets(

@@ -47,19 +47,19 @@ def _netns(value: object) -> str | None:
         return f"/proc/{value}/ns/net"
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
-        if not isinstance(path, str) or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
+        if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
             msg = f"invalid namespace path {path!r}: an absolute path is expected"
             raise InvalidValueError(msg)
         return path
     fileno = getattr(value, "fileno", None)
     if callable(fileno):
-        return f"/proc/self/fd/{fileno()}"
+        try:
+            return f"/proc/self/fd/{fileno()}"
+        except (OSError, ValueError) as error:
+            msg = f"invalid namespace {value!r}: {error}"
+            raise InvalidValueError(msg) from error
     msg = f"invalid namespace {value!r}: a path, a process id, an open file or 'host' is expected"
     raise InvalidValueError(msg)
-
-
-def _labels(value: Mapping[str, str]) -> dict[str, str]:
-    return check_labels(dict(value))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +69,7 @@ class SandboxRequest:
     name: str = attrs.field(converter=_name)
     netns: str | None = attrs.field(converter=_netns)
     hostname: str | None = attrs.field(converter=_hostname)
-    labels: Mapping[str, str] = attrs.field(converter=_labels)
+    labels: Mapping[str, str] = attrs.field(converter=check_labels)
 
     def build(self, core: Core, draft: Draft) -> str:
         """Draft the sandbox; returns its id."""
