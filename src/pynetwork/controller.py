@@ -108,8 +108,9 @@ class Controller:
                 netns_dir=netns_dir,
                 visible=ip_netns,
             )
+            reboot = rebooted(store, around.boot_id())  # writes, so before all is read
             self._core.engine.mirror.load()
-            self._recover(reboot=rebooted(store, around.boot_id()))
+            self._recover(reboot=reboot)
             self._stack = stack.pop_all()
 
     @property
@@ -181,7 +182,7 @@ class Controller:
         given: dict[str, Any] = {"subnets": (), "ipv4": None, "ipv6": None, "options": None}
         given |= {"ipam": "default", "internal": False, "labels": None, **arguments}
         request = self._network_request(driver, name, **given)
-        return self._core.engine.rehearse(lambda draft: request.build(self._core, draft))
+        return self._core.rehearse(lambda draft: request.build(self._core, draft))
 
     def new_sandbox(
         self,

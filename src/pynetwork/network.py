@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.core import Handle
 from pynetwork.endpoint import Endpoint
 from pynetwork.errors import NotFoundError
-from pynetwork.requests.common import network_scope, plain, rename
+from pynetwork.requests.common import network_scope, plain, pool_of, rename
 from pynetwork.requests.endpoint import EndpointRequest
 from pynetwork.requests.network import delete_network
 from pynetwork.types import check_name
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pynetwork.engine import Draft
+    from pynetwork.ipam import Usage
     from pynetwork.plan import Steps
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.specs import StaticRoute
@@ -142,7 +143,7 @@ class Network(Handle):
 
     def plan_delete(self) -> Steps:
         """Return the steps that :meth:`delete` would take."""
-        return self._core.engine.rehearse(self._deleting)
+        return self._core.rehearse(self._deleting)
 
     def delete(self, *, missing_ok: bool = False) -> None:
         """
@@ -160,6 +161,14 @@ class Network(Handle):
         except NotFoundError:
             if not missing_ok:
                 raise
+
+    def usage(self) -> dict[IPNetwork, Usage]:
+        """Return how full each subnet is; one whose IPAM driver cannot tell is left out."""
+        count = self._core.allocations.usage
+        with self._core.reading():
+            spec = self._core.network(self.id).spec
+            found = {subnet.network: count(spec.ipam, pool_of(spec, subnet)) for subnet in spec.subnets}
+        return {subnet: usage for subnet, usage in found.items() if usage is not None}
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""

@@ -95,7 +95,9 @@ def _resource(key: str, item: Mapping[str, Any]) -> Resource:
         msg = f"record {key} holds a resource of kind {item['kind']!r}, which this version does not know"
         raise StoreError(msg)
     names = _fields(cast("Hashable", cls))
-    return cls(**{name: value for name, value in item.items() if name in names})
+    resource = cls(**{name: value for name, value in item.items() if name in names})
+    object.__setattr__(resource, "_site", None)  # this line did not ask for it
+    return resource
 
 
 @functools.cache  # attrs.fields costs more than the encoding

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError
+from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError, UnknownDriverError
 from pynetwork.ipam import PoolRequest
 from pynetwork.plan import Plan
 from pynetwork.records import make_options, record
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pynetwork.records import AnyNetworkSpec
 
 __all__ = ["NetworkRequest", "delete_network"]
+
+#: Lock of all requests that make or delete a network: two may want the same bridge.
+_NETWORKS = "networks"
 
 
 @attrs.frozen(kw_only=True)
@@ -121,6 +124,7 @@ class NetworkRequest:
         )
         if self.driver.capabilities.singleton:
             draft.reserve(Put(f"only/{self.driver.name}", spec.id))
+        draft.locks.add(_NETWORKS)
         draft.reserve(Put(f"name/network/{spec.name}", spec.id))
         draft.plans[network_scope(spec.id)] = self.driver.network_plan(spec)
         draft.reserve(record(f"network/{spec.id}", spec))
@@ -194,6 +198,13 @@ def _automatic(
     return tuple(version for version, flag in flags.items() if flag and version not in given)
 
 
+def _is_singleton(core: Core, driver: str) -> bool:
+    try:
+        return core.drivers[driver].capabilities.singleton
+    except UnknownDriverError:
+        return False  # uninstalled since; what it made is on record, and can be deleted without it
+
+
 def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
     """
     Draft the end of a network.
@@ -211,16 +222,19 @@ def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = Fal
     if active:
         msg = f"network {spec.name!r} has active endpoints: {', '.join(active)}"
         raise ConflictError(msg)
-    singleton = core.drivers[spec.driver].capabilities.singleton
+    singleton = _is_singleton(core, spec.driver)
     if singleton and not force:
         msg = f"network {spec.name!r} of type {spec.driver!r} cannot be deleted"
         raise ConflictError(msg)
     draft.finish = True
+    draft.locks.add(_NETWORKS)
     draft.plans[network_scope(identity)] = Plan()
     draft.rely_on(row.key, row.revision)
     draft.compares.append(PrefixUnchanged(f"endpoint/{identity}/", core.engine.mirror.revision))
     for subnet in spec.subnets:
         core.allocations.release_pool(draft, spec.ipam, pool_of(spec, subnet))
-    if singleton:
-        draft.on_commit.append(Delete(f"only/{spec.driver}"))
-    draft.on_commit += (Delete(f"name/network/{spec.name}"), Delete(row.key))
+    draft.on_commit += (
+        Delete(f"only/{spec.driver}"),
+        Delete(f"name/network/{spec.name}"),
+        Delete(row.key),
+    )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["SandboxRequest", "delete_sandbox"]
 
 
+_NAME_MAX = 255  # bytes of a file's name (linux/limits.h)
+
+
 def _name(value: object) -> str:
     return check_name("sandbox", value)
 
@@ -93,8 +96,13 @@ class SandboxRequest:
         return identity
 
     def _pin(self, core: Core, identity: str) -> str:
-        label = self.name if core.visible else identity[:12]
-        return f"{core.netns_dir}/{label}.{core.instance[:8]}"
+        """Return a path that no sandbox has: a name may be in use there by one that was renamed since."""
+        labels = (self.name, identity[:12]) if core.visible else (identity[:12],)
+        paths = [f"{core.netns_dir}/{label}.{core.instance[:8]}" for label in labels]
+        if len(labels) > 1:
+            taken = {row.spec.netns for row in core.records.sandboxes.values()}
+            paths = [p for p in paths if p not in taken and len(p.rpartition("/")[2]) <= _NAME_MAX]
+        return paths[0]
 
 
 def sandbox_plan(spec: SandboxSpec) -> Plan:
