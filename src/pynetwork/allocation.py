@@ -197,6 +197,10 @@ class Allocations:
         if key.startswith("pool/"):
             held = self._pools.pop(key, None)
             if held is not None:
+                # Addresses first, in whichever order the records go: a driver may count on it.
+                for address_key, holding in held.leases.items():
+                    if holding.freed is None:
+                        self._release(held, address_key)
                 self._repeat(held, lambda driver, pool: driver.release_pool(pool))
             return
         lease = self._leases.pop(key, None)

@@ -53,6 +53,11 @@ def _netns(value: object) -> str | None:
         if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
             msg = f"invalid namespace path {path!r}: an absolute path is expected"
             raise InvalidValueError(msg)
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            msg = f"invalid namespace path {path!r}: {error}"
+            raise InvalidValueError(msg) from error
         return path
     fileno = getattr(value, "fileno", None)
     if callable(fileno):
