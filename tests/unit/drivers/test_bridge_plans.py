@@ -55,6 +55,7 @@ def test_a_network_is_a_bridge_with_a_gateway_of_each_family(
     lines = f"""
         ip link add br-0123456789ab address 02:01:23:45:67:89 type bridge mcast_snooping 0
         ip link set br-0123456789ab addrgenmode none
+        sysctl -w net.ipv6.conf.br-0123456789ab.accept_ra=0
         {addresses}
         ip link set br-0123456789ab up
     """
@@ -80,6 +81,7 @@ def test_options_of_the_bridge(options: dict[str, Any], line: str) -> None:
     expected = f"""
         {line}
         ip link set br0 addrgenmode none
+        sysctl -w net.ipv6.conf.br0.accept_ra=0
         ip address add 10.88.0.1/24 dev br0
         ip link set br0 up
     """
