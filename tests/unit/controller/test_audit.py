@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from ipaddress import ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -27,6 +27,9 @@ from pynetwork import (
 from pynetwork.resources import Bridge
 from pynetwork.store import Put
 from pynetwork.testing import FakeKernel, fake_surroundings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Opener = Callable[..., Controller]
 
@@ -330,6 +333,33 @@ class TestController:
         assert dict(controller.networks) == {}
         controller.new_network("bridge", "kept")
         assert list(controller.networks) == ["kept"]
+
+    def test_what_a_scratch_block_cannot_remove_is_reported_and_the_rest_is_removed(
+        self, controller: Controller
+    ) -> None:
+        def block() -> None:
+            with controller.scratch():
+                network = controller.new_network("bridge", "used")
+                controller.new_sandbox("s")
+                controller._core.scratches.append([])  # what follows is not the block's
+                network.create_endpoint("e")
+                controller._core.scratches.pop()
+
+        with pytest.raises(ExceptionGroup, match="could not be deleted") as caught:
+            block()
+        (error,) = caught.value.exceptions
+        assert isinstance(error, ConflictError)
+        assert list(controller.networks) == ["used"]
+        assert dict(controller.sandboxes) == {}
+
+    def test_erase_leaves_no_directory(self, tmp_path: Path, kernel: FakeKernel) -> None:
+        state, run = tmp_path / "state", tmp_path / "run"
+        with Controller(state, run_dir=run, kernel=kernel, surroundings=fake_surroundings()) as controller:
+            controller.new_network("bridge", "n").create_endpoint("e")
+            assert state.is_dir()
+            controller.erase()
+        assert not state.exists()
+        assert not run.exists()
 
     def test_erase_deletes_everything_and_closes(self, controller: Controller, kernel: FakeKernel) -> None:
         network = controller.new_network("bridge", "n")
