@@ -39,7 +39,17 @@ if TYPE_CHECKING:
         UnavailableError,
         UnknownDriverError,
     )
-    from pynetwork.ipam import DefaultIpam, DefaultPool, IpamDriver, NullIpam, Policy, Pool, PoolRequest
+    from pynetwork.ipam import (
+        DefaultIpam,
+        DefaultPool,
+        IpamDriver,
+        NullIpam,
+        Policy,
+        Pool,
+        PoolRequest,
+        Usage,
+    )
+    from pynetwork.kernel.stats import InterfaceStatistics
     from pynetwork.network import Network
     from pynetwork.plan import Plan, Step, Steps, Verb
     from pynetwork.sandbox import Sandbox
@@ -62,6 +72,7 @@ __all__ = [
     "EndpointSpec",
     "ExhaustedError",
     "HostDriver",
+    "InterfaceStatistics",
     "InvalidValueError",
     "IpamDriver",
     "MemoryStore",
@@ -91,6 +102,7 @@ __all__ = [
     "Surroundings",
     "UnavailableError",
     "UnknownDriverError",
+    "Usage",
     "Verb",
 ]
 
@@ -123,7 +135,9 @@ _HOMES: Final = {
         "Policy",
         "Pool",
         "PoolRequest",
+        "Usage",
     ),
+    "pynetwork.kernel.stats": ("InterfaceStatistics",),
     "pynetwork.network": ("Network",),
     "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),
     "pynetwork.sandbox": ("Sandbox",),

@@ -15,7 +15,7 @@ import attrs
 from pynetwork.engine.codec import encode, loads
 from pynetwork.engine.mirror import Known
 from pynetwork.errors import PynetworkError, UnknownDriverError
-from pynetwork.ipam import Pool
+from pynetwork.ipam import Metered, Pool
 from pynetwork.log import logger
 from pynetwork.store import Delete
 from pynetwork.types import parse_address
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft
-    from pynetwork.ipam import IpamDriver, PoolRequest
+    from pynetwork.ipam import IpamDriver, PoolRequest, Usage
     from pynetwork.store import Put
     from pynetwork.types import IPAddress, IPInterface
 
@@ -133,6 +133,11 @@ class Allocations:
         pending = {operation.key for operation in draft.on_commit}
         draft.on_commit += (Delete(old) for old in self._expired(now, seconds) if old not in pending)
 
+    def usage(self, ipam: str, pool: Pool) -> Usage | None:
+        """Return how full *pool* is, None when its driver cannot tell."""
+        driver = self._ipams[ipam]
+        return driver.usage(pool) if isinstance(driver, Metered) and pool.subnet.prefixlen else None
+
     def _expired(self, now: float, seconds: float) -> Iterator[str]:
         # Oldest first: records are kept in the order they were freed.
         for _, (key, freed) in zip(range(_PURGE), self._freed.items(), strict=False):
@@ -192,6 +197,10 @@ class Allocations:
         if key.startswith("pool/"):
             held = self._pools.pop(key, None)
             if held is not None:
+                # Addresses first, in whichever order the records go: a driver may count on it.
+                for address_key, holding in held.leases.items():
+                    if holding.freed is None:
+                        self._release(held, address_key)
                 self._repeat(held, lambda driver, pool: driver.release_pool(pool))
             return
         lease = self._leases.pop(key, None)

@@ -108,8 +108,9 @@ class Controller:
                 netns_dir=netns_dir,
                 visible=ip_netns,
             )
+            reboot = rebooted(store, around.boot_id())  # writes, so before all is read
             self._core.engine.mirror.load()
-            self._recover(reboot=rebooted(store, around.boot_id()))
+            self._recover(reboot=reboot)
             self._stack = stack.pop_all()
 
     @property
@@ -181,7 +182,7 @@ class Controller:
         given: dict[str, Any] = {"subnets": (), "ipv4": None, "ipv6": None, "options": None}
         given |= {"ipam": "default", "internal": False, "labels": None, **arguments}
         request = self._network_request(driver, name, **given)
-        return self._core.engine.rehearse(lambda draft: request.build(self._core, draft))
+        return self._core.rehearse(lambda draft: request.build(self._core, draft))
 
     def new_sandbox(
         self,
@@ -211,7 +212,9 @@ class Controller:
             ApplyError: The host refused a step, or *netns* is no network namespace.
         """
         core = self._core
-        request = SandboxRequest(name=name, netns=netns, hostname=hostname, labels=labels or {})
+        request = SandboxRequest(
+            name=name, netns=netns, hostname=hostname, labels={} if labels is None else labels
+        )
         return core.made(Sandbox.of(core, core.request(lambda draft: request.build(core, draft))))
 
     def reconcile(self, *, dry_run: bool = False) -> Report:
@@ -240,7 +243,8 @@ class Controller:
         try:
             yield self
         finally:
-            self._core.scratches.remove(made)
+            # By identity: two blocks in which nothing was made yet are equal.
+            self._core.scratches[:] = [block for block in self._core.scratches if block is not made]
             _delete_all(self._core, made)
 
     def statistics(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft, Engine
     from pynetwork.kernel.netns import Namespaces
+    from pynetwork.plan import Steps
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Records, Row
     from pynetwork.specs import EndpointSpec, SandboxSpec
     from pynetwork.types import IPNetwork
@@ -132,6 +133,11 @@ class Core:
         """Carry out a request, see :meth:`pynetwork.engine.Engine.request`."""
         self.check_open()
         return self.engine.request(build)
+
+    def rehearse(self, build: Callable[[Draft], object]) -> Steps:
+        """Return the steps of a request, see :meth:`pynetwork.engine.Engine.rehearse`."""
+        self.check_open()
+        return self.engine.rehearse(build)
 
     def check_open(self) -> None:
         """Raise when the controller was closed."""

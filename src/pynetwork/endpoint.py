@@ -103,7 +103,7 @@ class Endpoint(Handle):
 
     def plan_join(self, sandbox: Sandbox) -> Steps:
         """Return the steps that :meth:`join` would take."""
-        return self._core.engine.rehearse(self._joining(sandbox))
+        return self._core.rehearse(self._joining(sandbox))
 
     def leave(self, sandbox: Sandbox | None = None) -> None:
         """
@@ -119,7 +119,7 @@ class Endpoint(Handle):
 
     def plan_leave(self) -> Steps:
         """Return the steps that :meth:`leave` would take."""
-        return self._core.engine.rehearse(self._leaving(None))
+        return self._core.rehearse(self._leaving(None))
 
     def rename(self, name: str) -> None:
         """Give it another name, unique in its network."""
@@ -154,7 +154,7 @@ class Endpoint(Handle):
 
     def plan_delete(self, *, force: bool = False) -> Steps:
         """Return the steps that :meth:`delete` would take."""
-        return self._core.engine.rehearse(self._deleting(force=force))
+        return self._core.rehearse(self._deleting(force=force))
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""
@@ -170,12 +170,22 @@ class Endpoint(Handle):
             return self._core.endpoint(self.id).spec
 
     def _joining(self, sandbox: Sandbox) -> Callable[[Draft], None]:
+        self._check_sandbox(sandbox)
+        return lambda draft: join(self._core, draft, self.id, sandbox.id)
+
+    def _check_sandbox(self, sandbox: object) -> None:
+        from pynetwork.sandbox import Sandbox
+
+        if not isinstance(sandbox, Sandbox):
+            msg = f"invalid sandbox {sandbox!r}: a Sandbox is expected, such as controller.sandboxes[name]"
+            raise InvalidValueError(msg)
         if sandbox._core is not self._core:  # noqa: SLF001 - both are handles
             msg = f"{sandbox!r} is of another controller than {self!r}"
             raise InvalidValueError(msg)
-        return lambda draft: join(self._core, draft, self.id, sandbox.id)
 
     def _leaving(self, sandbox: Sandbox | None) -> Callable[[Draft], None]:
+        if sandbox is not None:
+            self._check_sandbox(sandbox)
         expected = None if sandbox is None else sandbox.id
         return lambda draft: leave(self._core, draft, self.id, expected)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.core import Handle
 from pynetwork.endpoint import Endpoint
 from pynetwork.errors import NotFoundError
-from pynetwork.requests.common import network_scope, plain, rename
+from pynetwork.requests.common import network_scope, plain, pool_of, rename
 from pynetwork.requests.endpoint import EndpointRequest
 from pynetwork.requests.network import delete_network
 from pynetwork.types import check_name
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pynetwork.engine import Draft
+    from pynetwork.ipam import Usage
     from pynetwork.plan import Steps
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.specs import StaticRoute
@@ -95,9 +96,9 @@ class Network(Handle):
                 number when None.
             link_local: Further addresses, link-local unicast ones; /16 and /64 when no prefix length
                 is given (libnetwork).
-            aliases: Further names in this network.
+            aliases: Further names in this network; several endpoints may have the same.
             routes: Static routes it brings into its sandbox: ``(destination, next hop)``, or a
-                destination on the link.
+                destination on the link. Default routes are not among them, the network has those.
             sysctls: Settings of the interface, ``net.X.Y.IFNAME.Z`` to value (libnetwork's
                 endpoint sysctls); written before it goes up.
             priority: A sandbox's default gateway is that of its endpoint of highest priority.
@@ -121,9 +122,9 @@ class Network(Handle):
             link_local=link_local,
             aliases=aliases,
             routes=routes,
-            sysctls=sysctls or {},
+            sysctls={} if sysctls is None else sysctls,
             priority=priority,
-            labels=labels or {},
+            labels={} if labels is None else labels,
         )
         core = self._core
         return core.made(Endpoint.of(core, core.request(lambda draft: request.build(core, draft))))
@@ -142,7 +143,7 @@ class Network(Handle):
 
     def plan_delete(self) -> Steps:
         """Return the steps that :meth:`delete` would take."""
-        return self._core.engine.rehearse(self._deleting)
+        return self._core.rehearse(self._deleting)
 
     def delete(self, *, missing_ok: bool = False) -> None:
         """
@@ -160,6 +161,14 @@ class Network(Handle):
         except NotFoundError:
             if not missing_ok:
                 raise
+
+    def usage(self) -> dict[IPNetwork, Usage]:
+        """Return how full each subnet is; one whose IPAM driver cannot tell is left out."""
+        count = self._core.allocations.usage
+        with self._core.reading():
+            spec = self._core.network(self.id).spec
+            found = {subnet.network: count(spec.ipam, pool_of(spec, subnet)) for subnet in spec.subnets}
+        return {subnet: usage for subnet, usage in found.items() if usage is not None}
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""

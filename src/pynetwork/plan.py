@@ -123,7 +123,8 @@ def merge(plans: Iterable[Plan]) -> Plan:
 
 def conflict(wanted: Resource, existing: Resource) -> ConflictError:
     """Return the error for two scopes that want the same object."""
-    return ConflictError(f"{wanted} cannot be had: {existing} is in use (asked for at {existing.origin})")
+    where = f" (asked for at {existing.origin})" if existing.origin else ""
+    return ConflictError(f"{wanted} cannot be had: {existing} is in use{where}")
 
 
 def diff(actual: Plan, desired: Plan) -> Steps:

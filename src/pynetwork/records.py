@@ -160,7 +160,8 @@ def make_options(driver: AnyDriver, options: object, defaults: object = None) ->
         defaults: An instance of its options type; its own defaults when None.
 
     Raises:
-        InvalidValueError: An unknown option, or a value of the wrong type or out of range.
+        InvalidValueError: An unknown option, or a value of the wrong type or out of range; also when a
+            check of the driver's says so with a TypeError or ValueError.
     """
     kind = driver.options_type
     if isinstance(options, kind):
@@ -172,8 +173,12 @@ def make_options(driver: AnyDriver, options: object, defaults: object = None) ->
     if not isinstance(options, Mapping):
         msg = f"invalid options {options!r} for driver {driver.name!r}: a {kind.__name__} is expected"
         raise InvalidValueError(msg)
-    unknown = sorted(set(options.keys()).difference(known))
+    unknown = sorted(str(name) for name in options if name not in known)
     if unknown:
         msg = f"unknown options {', '.join(unknown)} for driver {driver.name!r}: it knows {', '.join(known)}"
         raise InvalidValueError(msg)
-    return attrs.evolve(base, **options)
+    try:
+        return attrs.evolve(base, **options)
+    except (TypeError, ValueError) as error:
+        msg = f"invalid options for driver {driver.name!r}: {error}"
+        raise InvalidValueError(msg) from error

@@ -6,8 +6,9 @@ keeps, so a spec read back years later makes the same plan.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import attrs
 
@@ -18,13 +19,14 @@ from pynetwork.types import (
     check_labels,
     check_name,
     parse_address,
+    parse_each,
     parse_interface,
     parse_mac,
     parse_network,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
     from pynetwork.types import IPAddress, IPInterface, IPNetwork
 
@@ -45,33 +47,34 @@ _T = TypeVar("_T")
 DEFAULT_GATEWAY = MappingProxyType({4: "DefaultGatewayIPv4", 6: "DefaultGatewayIPv6"})
 
 
-def _tuple(values: Iterable[object], parse: Callable[[object], _T]) -> tuple[_T, ...]:
-    if not values:
-        return ()
-    if isinstance(values, str):
-        msg = f"invalid value {values!r}: a list is expected, not one text"
-        raise InvalidValueError(msg)
-    return tuple(parse(value) for value in values)
-
-
 def _subnets(values: Iterable[object]) -> tuple[Subnet, ...]:
-    return _tuple(values, Subnet.parse)
+    return parse_each("subnets", values, Subnet.parse) if values else ()
 
 
 def _routes(values: Iterable[object]) -> tuple[StaticRoute, ...]:
-    return _tuple(values, StaticRoute.parse)
+    return parse_each("routes", values, StaticRoute.parse) if values else ()
 
 
 def _interfaces(values: Iterable[object]) -> tuple[IPInterface, ...]:
-    return _tuple(values, parse_interface)
+    return parse_each("addresses", values, parse_interface) if values else ()
 
 
 def _addresses(values: Iterable[object]) -> tuple[IPAddress, ...]:
-    return _tuple(values, parse_address)
+    return parse_each("addresses", values, parse_address) if values else ()
 
 
 def _names(values: Iterable[object]) -> tuple[str, ...]:
-    return _tuple(values, str)
+    return parse_each("names", values, str) if values else ()
+
+
+def _made_of(cls: type[_T], values: Iterable[object], fields: Mapping[str, object]) -> _T:
+    """Return a *cls*, or say which fields it has."""
+    try:
+        return cls(*values, **fields)
+    except TypeError:
+        names = ", ".join(field.name for field in attrs.fields(cast("type[Any]", cls)))
+        msg = f"invalid {cls.__name__} {fields or values!r}: its fields are {names}"
+        raise InvalidValueError(msg) from None
 
 
 def _gateway(value: object) -> IPAddress | None:
@@ -95,6 +98,9 @@ def _interface_name(value: object) -> str | None:
 
 
 def _addresses_by_name(value: Mapping[str, object]) -> Mapping[str, IPAddress]:
+    if not isinstance(value, Mapping):
+        msg = f"invalid auxiliary addresses {value!r}: a dict of name to address is expected"
+        raise InvalidValueError(msg)
     return MappingProxyType(
         {
             check_name("auxiliary address", name): parse_address(address, "auxiliary address")
@@ -162,7 +168,7 @@ class Subnet:
         if isinstance(value, cls):
             return value
         if isinstance(value, dict):
-            return cls(**value)
+            return _made_of(cls, (), value)
         return cls(value)
 
 
@@ -191,8 +197,8 @@ class StaticRoute:
         if isinstance(value, cls):
             return value
         if isinstance(value, dict):
-            return cls(**value)
-        return cls(*value) if isinstance(value, tuple | list) else cls(value)
+            return _made_of(cls, (), value)
+        return _made_of(cls, value, {}) if isinstance(value, tuple | list) else cls(value)
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from ipaddress import (
     IPv4Address,
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 from pynetwork.errors import InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from random import Random
 
 __all__ = [
@@ -34,12 +35,14 @@ __all__ = [
     "IPInterface",
     "IPNetwork",
     "Scope",
+    "check_flag",
     "check_interface_name",
     "check_interface_prefix",
     "check_labels",
     "check_name",
     "new_id",
     "parse_address",
+    "parse_each",
     "parse_interface",
     "parse_mac",
     "parse_network",
@@ -107,7 +110,8 @@ def check_interface_name(name: object) -> str:
 
     Args:
         name: 1 to 15 bytes, not ``.`` or ``..``, without ``/``, ``:``, ``%``, blanks or control
-            characters (the kernel's ``dev_valid_name``; ``%`` would make it a template).
+            characters (the kernel's ``dev_valid_name``; ``%`` would make it a template), and not
+            ``all`` or ``default``, the names of its settings for all interfaces.
 
     Raises:
         InvalidValueError: The kernel would refuse the name, or read it as something else.
@@ -115,7 +119,7 @@ def check_interface_name(name: object) -> str:
     if not isinstance(name, str) or not _is_interface_name(name):
         msg = (
             f"invalid interface name {name!r}: use 1 to {_IFNAMSIZ - 1} bytes, "
-            "without '/', ':', '%' or blanks, and not '.' or '..'"
+            "without '/', ':', '%' or blanks, and not '.', '..', 'all' or 'default'"
         )
         raise InvalidValueError(msg)
     return name
@@ -131,14 +135,14 @@ def check_interface_prefix(prefix: object) -> str:
 
 
 def _is_interface_name(name: str) -> bool:
-    if name in {"", ".", ".."} or not name.isprintable():
+    if name in {"", ".", "..", "all", "default"} or not name.isprintable():
         return False
     return len(name.encode()) < _IFNAMSIZ and not any(c in "/:%" or c.isspace() for c in name)
 
 
 def check_labels(labels: object) -> dict[str, str]:
     """Validate labels: a mapping of non-empty text to text, copied so later changes are not seen."""
-    if not isinstance(labels, dict) or not all(
+    if not isinstance(labels, Mapping) or not all(
         isinstance(key, str) and key and isinstance(value, str) for key, value in labels.items()
     ):
         msg = f"invalid labels {labels!r}: a dict of str to str with non-empty keys is expected"
@@ -146,10 +150,28 @@ def check_labels(labels: object) -> dict[str, str]:
     return dict(labels)
 
 
+def check_flag(what: str, value: object) -> bool:
+    """Validate True or False; what merely counts as one of them is likelier a mistake."""
+    if not isinstance(value, bool):
+        msg = f"invalid {what}={value!r}: True or False is expected"
+        raise InvalidValueError(msg)
+    return value
+
+
+def parse_each(what: str, values: object, parse: Callable[[object], _T]) -> tuple[_T, ...]:
+    """Return each of *values* parsed; a single one in place of a list, text say, is an error."""
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        msg = f"invalid {what} {values!r}: a list is expected"
+        raise InvalidValueError(msg)
+    return tuple(parse(value) for value in values)
+
+
 def parse_address(value: AnyAddress, what: str = "address") -> IPAddress:
     """Return *value* as an ``ipaddress`` address; *what* names it in the error."""
     if isinstance(value, IPv4Address | IPv6Address) and not isinstance(value, IPv4Interface | IPv6Interface):
-        return value
+        return (
+            value if getattr(value, "scope_id", None) is None else _parse(ipaddress.ip_address, value, what)
+        )
     return _parse(ipaddress.ip_address, value, what)
 
 
@@ -162,7 +184,7 @@ def parse_network(value: AnyNetwork, what: str = "subnet") -> IPNetwork:
 
 def parse_interface(value: AnyInterface, what: str = "address") -> IPInterface:
     """Return *value*, an address with its prefix length, as an ``ipaddress`` interface."""
-    if isinstance(value, IPv4Interface | IPv6Interface):
+    if isinstance(value, IPv4Interface | IPv6Interface) and getattr(value, "scope_id", None) is None:
         return value
     return _parse(ipaddress.ip_interface, value, what)
 
@@ -173,6 +195,9 @@ def _parse(parser: Callable[[str], _T], value: object, what: str) -> _T:
         msg = f"invalid {what} {value!r}: text, an ipaddress or a netaddr value is expected"
         raise InvalidValueError(msg)
     try:
+        if "%" in str(value):  # fe80::1%eth0 would be another value than fe80::1, and never equal to it
+            msg = "an interface is not part of it"
+            raise ValueError(msg)  # noqa: TRY301 - as the parser does
         return parser(str(value))
     except ValueError as error:
         msg = f"invalid {what} {str(value)!r}: {error}"

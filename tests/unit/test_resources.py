@@ -57,7 +57,11 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
     ),
     (
         Bridge(name="br0"),
-        ["ip link add br0 type bridge mcast_snooping 0", "ip link set br0 addrgenmode none"],
+        [
+            "ip link add br0 type bridge mcast_snooping 0",
+            "ip link set br0 addrgenmode none",
+            "sysctl -w net.ipv6.conf.br0.accept_ra=0",
+        ],
         ["ip link delete br0"],
     ),
     (
@@ -65,6 +69,7 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         [
             f"ip link add br0 address {MAC} mtu 1400 type bridge mcast_snooping 0",
             "ip link set br0 addrgenmode none",
+            "sysctl -w net.ipv6.conf.br0.accept_ra=0",
         ],
         ["ip link delete br0"],
     ),

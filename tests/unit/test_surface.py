@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import re
 
 import pytest
 
 import pynetwork
+import pynetwork.sandbox
 from pynetwork import errors
 
 PACKAGES = [
@@ -48,6 +51,46 @@ def test_everything_public_is_documented(name: str) -> None:
             if attribute.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property)):
                 continue
             assert inspect.getdoc(getattr(value, attribute)), f"{key}.{attribute}"
+
+
+def test_what_users_receive_is_importable_from_the_top() -> None:
+    """Whatever class a public method of a handle or a controller returns has a public name."""
+    kinds = (pynetwork.Controller, pynetwork.Network, pynetwork.Endpoint, pynetwork.Sandbox)
+    known = {"Any", "Iterator", "Self", "Mapping", "Path", "AbstractContextManager", "CompletedProcess"}
+    known |= {"Popen", "IPAddress", "IPInterface", "IPNetwork", "None"}
+    for kind in kinds:
+        for name, member in vars(kind).items():
+            function = member.fget if isinstance(member, property) else member
+            if name.startswith("_") or not inspect.isfunction(function):
+                continue
+            annotation = function.__annotations__["return"]
+            for word in re.findall(r"[A-Z]\w+", annotation):
+                assert word in pynetwork.__all__ or word in known, f"{kind.__name__}.{name} -> {annotation}"
+
+
+def test_type_checkers_and_interpreters_see_the_same_names() -> None:
+    """They are imported twice, for the one and lazily for the other."""
+    tree = ast.parse(inspect.getsource(pynetwork))
+    typed = {
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pynetwork.")
+        for alias in node.names
+    }
+    lazy = {(home, name) for home, names in pynetwork._HOMES.items() for name in names}
+    assert typed == lazy
+    assert sorted(name for _, name in lazy) == sorted(pynetwork.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Controler'"):
+        pynetwork.Controler  # noqa: B018 - looking is the test
+    assert dir(pynetwork) == sorted(pynetwork.__all__)
+
+
+def test_namespaces_alone_live_in_their_package() -> None:
+    assert not hasattr(pynetwork, "Namespace")
+    assert pynetwork.sandbox.Namespace.__name__ == "Namespace"
 
 
 def test_every_error_is_importable_from_the_top() -> None:

@@ -259,3 +259,19 @@ def test_netaddr_is_imported_when_needed_only() -> None:
     """A MAC address in the usual notation does not cost the import."""
     code = f"import sys, pynetwork.types as t; t.parse_mac({MAC!r}); sys.exit('netaddr' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("parse", "value"),
+    [
+        (parse_address, "fe80::1%eth0"),
+        (parse_address, IPv6Address("fe80::1%eth0")),
+        (parse_interface, "fe80::1%eth0/64"),
+        (parse_interface, IPv6Interface("fe80::1%eth0/64")),
+        (parse_network, "fe80::%eth0/64"),
+    ],
+)
+def test_an_address_does_not_name_an_interface(parse: Callable[[object], object], value: object) -> None:
+    """It would never be equal to the same address without, and so be handed out beside it."""
+    with pytest.raises(InvalidValueError, match="an interface is not part of it"):
+        parse(value)

@@ -10,7 +10,7 @@ from pynetwork.errors import InvalidValueError
 from pynetwork.plan import Plan
 from pynetwork.resources import Address, Bridge, LinkSysctl, LinkUp, Route, Veth
 from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec
-from pynetwork.types import check_interface_name, check_interface_prefix
+from pynetwork.types import check_flag, check_interface_name, check_interface_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,7 @@ def _optional_name(value: object) -> str | None:
 
 
 def _check_flag(_instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    if not isinstance(value, bool):
-        msg = f"invalid option {attribute.name}={value!r}: True or False is expected"
-        raise InvalidValueError(msg)
+    check_flag(f"option {attribute.name}", value)
 
 
 @attrs.frozen(kw_only=True)
@@ -119,9 +117,7 @@ class BridgeDriver:
             (
                 veth,
                 *(
-                    LinkSysctl(
-                        netns=netns, dev=dev, name=name.replace("IFNAME", dev.replace(".", "/")), value=value
-                    )
+                    LinkSysctl(netns=netns, dev=dev, name=_for_interface(name, dev), value=value)
                     for name, value in endpoint.sysctls.items()
                 ),
                 *(

@@ -55,13 +55,16 @@ class Registry(Generic[D]):
 
     def __getitem__(self, name: str) -> D:
         """Return the driver called *name*, loading its entry point when it is not known yet."""
+        if not isinstance(name, str):
+            msg = f"invalid {self._what} {name!r}: a name is expected"
+            raise InvalidValueError(msg)
         driver = self._drivers.get(name)
         return driver if driver is not None else self.add(self._load(name))
 
     def _load(self, name: str) -> D:
         from importlib.metadata import entry_points  # 10 ms that most programs never need
 
-        for entry in entry_points(group=self._group, name=str(name)):
+        for entry in entry_points(group=self._group, name=name):
             try:
                 driver: Any = entry.load()()
             except Exception as error:

@@ -1,8 +1,8 @@
 """Values to JSON records and back.
 
-A record is an object of the value's fields, those at their empty default left out, and ``"v"``, the
-version of its schema. Reading keeps no opinion on unknown fields: whoever rewrites a record passes
-them through (``extra``), so an older program does not lose what a newer one wrote.
+A record is an object of the value's fields, those that are empty by default and empty left out, and
+``"v"``, the version of its schema. Reading keeps no opinion on unknown fields: whoever rewrites a record
+passes them through (``extra``), so an older program does not lose what a newer one wrote.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def loads(key: str, text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
         version = record.pop("v", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         msg = f"record {key} cannot be read: {error}"
         raise StoreError(msg) from error
     if version != VERSION:
@@ -95,7 +95,9 @@ def _resource(key: str, item: Mapping[str, Any]) -> Resource:
         msg = f"record {key} holds a resource of kind {item['kind']!r}, which this version does not know"
         raise StoreError(msg)
     names = _fields(cast("Hashable", cls))
-    return cls(**{name: value for name, value in item.items() if name in names})
+    resource = cls(**{name: value for name, value in item.items() if name in names})
+    object.__setattr__(resource, "_site", None)  # this line did not ask for it
+    return resource
 
 
 @functools.cache  # attrs.fields costs more than the encoding
@@ -112,9 +114,32 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - JSON data
 
 
 def _body(value: object) -> dict[str, object]:
-    """Return the fields of an attrs instance, without those that are empty; False and 0 say something."""
-    names = _fields(cast("Hashable", type(value)))
-    return {n: item for n in names if (item := getattr(value, n)) or item is False or item == 0}
+    """Return the fields of an attrs instance, without those that are empty as they are by default."""
+    cls = cast("Hashable", type(value))
+    return {
+        name: item
+        for name in _fields(cls)
+        if (item := getattr(value, name)) or not _is_left_out(_empty_by_default(cls).get(name, ...), item)
+    }
+
+
+def _is_left_out(default: object, item: object) -> bool:
+    if item is None or default is None:
+        return item is default
+    return default == () and item not in (0, "")  # False, 0 and "" say something
+
+
+@functools.cache
+def _empty_by_default(cls: Hashable) -> dict[str, object]:
+    """Return the fields that are by default None, or an empty collection: then ``()``."""
+    found: dict[str, object] = {}
+    for field in attrs.fields(cast("type[Any]", cls)):
+        default: Any = field.default
+        if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]  # a class
+            default = default.factory()
+        if default is None or default in ((), [], {}):
+            found[field.name] = None if default is None else ()
+    return found
 
 
 def _dumps(value: object) -> str:

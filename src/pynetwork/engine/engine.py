@@ -14,7 +14,15 @@ import attrs
 
 from pynetwork.engine.intent import Draft, Intent
 from pynetwork.engine.journal import DONE, put_plans
-from pynetwork.errors import ApplyError, ConflictError, RequestError, StoreError, UnavailableError
+from pynetwork.errors import (
+    ApplyError,
+    ConflictError,
+    ExhaustedError,
+    PynetworkError,
+    RequestError,
+    StoreError,
+    UnavailableError,
+)
 from pynetwork.log import logger
 from pynetwork.plan import Plan, Step, StepFailedError, Steps, Verb, diff, merge, progress
 
@@ -26,8 +34,10 @@ if TYPE_CHECKING:
     from pynetwork.engine.world import World
     from pynetwork.kernel.port import Kernel
 
-__all__ = ["Engine"]
+__all__ = ["SHARED", "Engine"]
 
+#: Lock of all requests that touch a resource of the host which several scopes may share.
+SHARED: Final = "shared"
 _BUSY_SECONDS: Final = 30.0
 _T = TypeVar("_T")
 
@@ -85,9 +95,11 @@ class Engine:
         """Return the result and the intent, or what is in the way; nothing at all means to try again."""
         try:
             result = build(draft)
+            if any(_shared_on_host(plan) for plan in (*self._before(draft).values(), *draft.plans.values())):
+                draft.locks.add(SHARED)
             busy = self.world.holder(draft.needs)
             intent = None if busy else self._write_ahead(draft)
-        except RequestError:
+        except (RequestError, ExhaustedError):
             draft.release()
             # Refused because of what is no longer so, perhaps, or may yet be undone.
             busy = self.world.holder(draft.needs)
@@ -119,7 +131,9 @@ class Engine:
 
     def _write_ahead(self, draft: Draft) -> Intent | None:
         self.world.check(draft.plans)
-        return self.journal.write_ahead(draft, self._before(draft))
+        before = self._before(draft)
+        draft.change = self._plans(before, draft.plans)  # fails if a plan contradicts itself
+        return self.journal.write_ahead(draft, before)
 
     def _plans(self, before: Mapping[str, Plan], after: Mapping[str, Plan]) -> tuple[Plan, Plan]:
         """Return the plans of all scopes of a request, before and after it, less what others share."""
@@ -133,8 +147,7 @@ class Engine:
     def _carry_out(self, draft: Draft, intent: Intent) -> None:
         if intent is DONE:
             return
-        with self.mirror.lock:
-            old, new = self._plans(intent.before, draft.plans)
+        old, new = draft.change
         steps = diff(old, new)
         try:
             draft.failed += self.force(draft.repairs)
@@ -198,6 +211,8 @@ class Engine:
                 self.kernel.apply(effects, replay=True)
             except StepFailedError as error:
                 logger().warning("%s: %s", error.failed, error.__cause__)
+            except (PynetworkError, OSError) as error:
+                logger().warning("cannot %s: %s", "; ".join(map(str, effects)), error)
 
     def repair(self, scope: str, steps: Sequence[Step]) -> list[str]:
         """Take *steps* towards the plan of *scope* while no request can change it; return what failed."""
@@ -277,6 +292,10 @@ def ensure(goal: Plan, other: Plan) -> Steps:
     wanted = {resource.key for resource in goal}
     surplus = Plan(resource for resource in other if resource.key not in wanted)
     return Steps((*diff(surplus, Plan()), *diff(Plan(), goal)))
+
+
+def _shared_on_host(plan: Plan) -> bool:
+    return any(item.shared and getattr(item, "netns", None) is None for item in plan)
 
 
 def _apply_error(what: str, error: StepFailedError, leftovers: Sequence[str]) -> ApplyError:

@@ -6,22 +6,24 @@ before it (those after it are in the scopes' own records), and what to write to 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
 from pynetwork.engine.codec import decode_plan, encode, encode_plan, loads
+from pynetwork.plan import Plan
 from pynetwork.store import Absent, Delete, Put, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pynetwork.plan import Plan, Step
+    from pynetwork.plan import Step
     from pynetwork.store import Compare
 
 __all__ = ["Draft", "Intent", "Operation", "journal_key", "lock_key", "scope_key"]
 
 Operation: TypeAlias = Put | Delete
+_NOTHING: Final = Plan()
 
 
 def scope_key(scope: str) -> str:
@@ -56,6 +58,7 @@ class Draft:
         on_abort: Written when the request failed and was undone.
         give_back: Called when the request fails: returns what was allocated in memory.
         written: Whether the store has it: what it allocated is on record.
+        change: What of the plans is this request's to change, before and after it; filled in by the engine.
         repairs: Steps to take although no plan changes.
         failed: Those of them that failed, filled in by the engine.
     """
@@ -71,6 +74,7 @@ class Draft:
     on_abort: list[Operation] = attrs.field(factory=list)
     give_back: list[Callable[[], None]] = attrs.field(factory=list)
     written: bool = False
+    change: tuple[Plan, Plan] = (_NOTHING, _NOTHING)
     repairs: Sequence[Step] = ()
     failed: list[str] = attrs.field(factory=list)
 

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from pynetwork.plan import Plan
     from pynetwork.store import Compare
 
-__all__ = ["DONE", "SHARED", "Journal", "put_plans"]
+__all__ = ["DONE", "Journal", "put_plans"]
 
-#: Lock of all requests that touch a resource of the host which several scopes may share.
-SHARED: Final = "shared"
 #: Stands for the intent of a request that only writes.
 DONE: Final = Intent(id="", what="", owner="", finish=False, before={})
 
@@ -64,8 +62,6 @@ class Journal:
         if not draft.plans:
             draft.written = self._write(draft, [*draft.operations, *draft.on_commit])
             return DONE if draft.written else None
-        if any(_shared_on_host(plan) for plan in (*before.values(), *draft.plans.values())):
-            draft.locks.add(SHARED)
         intent = Intent(
             id=new_id(self.random),
             what=draft.what,
@@ -168,10 +164,6 @@ def put_plans(plans: Mapping[str, Plan]) -> list[Operation]:
         else Delete(scope_key(scope))
         for scope, plan in plans.items()
     ]
-
-
-def _shared_on_host(plan: Plan) -> bool:
-    return any(item.shared and getattr(item, "netns", None) is None for item in plan)
 
 
 def _taken_for_dead(intent: Intent) -> StoreError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
+from pynetwork.errors import PynetworkError, StoreError
 from pynetwork.store import Put
 
 if TYPE_CHECKING:
@@ -114,8 +115,15 @@ class Mirror:
 
     def _put(self, key: str, value: str, revision: int, decoded: object = None) -> None:
         table = self._tables.get(key.partition("/")[0])
-        if table is not None:
+        if table is None:
+            return
+        try:
             table.put(key, value, revision, decoded)
+        except PynetworkError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            msg = f"record {key} is damaged: {error!r}"
+            raise StoreError(msg) from error
 
     def _delete(self, key: str) -> None:
         table = self._tables.get(key.partition("/")[0])

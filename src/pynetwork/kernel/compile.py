@@ -219,6 +219,7 @@ def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
             ),
         ),
         Send(None, lambda _: rtnl.no_autoconf(name)),
+        Write(None, bridge.accept_ra, "0"),
     )
 
 

@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pynetwork.engine.codec import encode
-from pynetwork.errors import ConflictError
+from pynetwork.errors import ConflictError, UnavailableError
 from pynetwork.ipam import Pool
 from pynetwork.store import Delete, Put
 
 if TYPE_CHECKING:
+    from pynetwork.core import Core
     from pynetwork.engine import Draft
-    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.records import AnyDriver, AnyNetworkSpec, Row
     from pynetwork.specs import Subnet
 
-__all__ = ["join_scope", "network_scope", "plain", "pool_of", "rename", "sandbox_lock", "sandbox_scope"]
+__all__ = [
+    "driver_of",
+    "join_scope",
+    "network_scope",
+    "plain",
+    "pool_of",
+    "rename",
+    "sandbox_lock",
+    "sandbox_scope",
+]
 
 
 def network_scope(identity: str) -> str:
@@ -43,6 +53,24 @@ def sandbox_lock(identity: str) -> str:
 def pool_of(network: AnyNetworkSpec, subnet: Subnet) -> Pool:
     """Return the pool that *subnet* of *network* was allocated from."""
     return Pool(space=network.space, subnet=subnet.network, sub_pool=subnet.sub_pool)
+
+
+def driver_of(core: Core, network: AnyNetworkSpec) -> AnyDriver:
+    """
+    Return the driver of *network*.
+
+    Raises:
+        UnknownDriverError: It is not installed here.
+        UnavailableError: The network's options are not those of the driver that is.
+    """
+    driver = core.drivers[network.driver]
+    if not isinstance(network.options, driver.options_type):
+        msg = (
+            f"network {network.name!r} was made by another version of driver {network.driver!r}: the one "
+            f"installed here does not understand its options, {network.options!r}"
+        )
+        raise UnavailableError(msg)
+    return driver
 
 
 def rename(draft: Draft, row: Row[Any], taken: str | None, owner: str, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,21 +13,22 @@ from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError
 from pynetwork.records import record
 from pynetwork.requests.common import join_scope, network_scope, pool_of
 from pynetwork.requests.membership import leave
-from pynetwork.specs import EndpointSpec, StaticRoute
-from pynetwork.store import Delete, Put
+from pynetwork.specs import DEFAULT_GATEWAY, EndpointSpec, StaticRoute
+from pynetwork.store import Delete, PrefixUnchanged, Put
 from pynetwork.types import (
     check_interface_name,
     check_labels,
     check_name,
     new_id,
     parse_address,
+    parse_each,
     parse_interface,
     parse_mac,
     random_mac,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Sequence
 
     from pynetwork.core import Core
     from pynetwork.engine import Draft
@@ -36,13 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["EndpointRequest", "delete_endpoint"]
 
 _LINK_LOCAL_PREFIX = {4: 16, 6: 64}  # RFC 3927, RFC 4291 section 2.5.6
+_SYSCTL = re.compile(r"net(\.[a-z0-9_-]+){2,}\.IFNAME(\.[a-z0-9_-]+)+\Z")
 
 
 def _wanted(values: Iterable[object]) -> tuple[IPAddress, ...]:
-    if isinstance(values, str):
-        msg = f"invalid addresses {values!r}: a list is expected, not one text"
-        raise InvalidValueError(msg)
-    return tuple(_only_address(value) for value in values)
+    return parse_each("addresses", values, _only_address)
 
 
 def _only_address(value: object) -> IPAddress:
@@ -51,15 +52,25 @@ def _only_address(value: object) -> IPAddress:
 
 
 def _link_local(values: Iterable[object]) -> tuple[IPInterface, ...]:
-    found = []
-    for value in values:
-        address = _only_address(value)
-        if not address.is_link_local:
-            msg = f"invalid link-local address {value}: it is not link-local unicast"
-            raise InvalidValueError(msg)
-        given = "/" in str(value)
-        found.append(parse_interface(value if given else f"{address}/{_LINK_LOCAL_PREFIX[address.version]}"))
-    return tuple(found)
+    found = parse_each("link-local addresses", values, _one_link_local)
+    _check_distinct("link-local address", [interface.ip for interface in found])
+    return found
+
+
+def _one_link_local(value: object) -> IPInterface:
+    address = _only_address(value)
+    if not address.is_link_local:
+        msg = f"invalid link-local address {value}: it is not link-local unicast"
+        raise InvalidValueError(msg)
+    given = "/" in str(value)
+    return parse_interface(value if given else f"{address}/{_LINK_LOCAL_PREFIX[address.version]}")
+
+
+def _check_distinct(what: str, values: Sequence[object]) -> None:
+    twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+    if twice is not None:
+        msg = f"invalid {what} {twice}: it is given twice"
+        raise InvalidValueError(msg)
 
 
 def _mac(value: object) -> str | None:
@@ -75,22 +86,35 @@ def _name(value: object) -> str:
 
 
 def _aliases(values: Iterable[object]) -> tuple[str, ...]:
-    return tuple(check_name("alias", value) for value in values)
+    found = parse_each("aliases", values, partial(check_name, "alias"))
+    return tuple(dict.fromkeys(found))
 
 
 def _routes(values: Iterable[object]) -> tuple[StaticRoute, ...]:
-    return tuple(StaticRoute.parse(value) for value in values)
+    routes = parse_each("routes", values, StaticRoute.parse)
+    _check_distinct("route to", [route.dst for route in routes])
+    for route in routes:
+        if not route.dst.prefixlen:
+            msg = (
+                f"invalid route to {route.dst}: default routes come from the network, through its gateway "
+                f"or its auxiliary address {DEFAULT_GATEWAY[route.dst.version]!r}"
+            )
+            raise InvalidValueError(msg)
+    return routes
 
 
 def _sysctls(value: Mapping[str, object]) -> dict[str, str]:
-    settings = {}
+    if not isinstance(value, Mapping):
+        msg = f"invalid interface settings {value!r}: a dict of name to value is expected"
+        raise InvalidValueError(msg)
     for name, setting in value.items():
-        parts = str(name).split(".")
-        if parts[0] != "net" or "IFNAME" not in parts[2:-1] or any(not part.strip() for part in parts):
+        if not isinstance(name, str) or not _SYSCTL.match(name):
             msg = f"invalid interface setting {name!r}: net.X.Y.IFNAME.Z is expected, IFNAME to the letter"
             raise InvalidValueError(msg)
-        settings[str(name)] = str(setting)
-    return settings
+        if isinstance(setting, bool) or not isinstance(setting, str | int) or not str(setting).isprintable():
+            msg = f"invalid value {setting!r} of interface setting {name}: text or a number is expected"
+            raise InvalidValueError(msg)
+    return {name: str(setting) for name, setting in value.items()}
 
 
 def _priority(value: object) -> int:
@@ -98,10 +122,6 @@ def _priority(value: object) -> int:
         msg = f"invalid priority {value!r}: a whole number is expected"
         raise InvalidValueError(msg)
     return value
-
-
-def _labels(value: Mapping[str, str]) -> dict[str, str]:
-    return check_labels(dict(value))
 
 
 @attrs.frozen(kw_only=True)
@@ -122,7 +142,7 @@ class EndpointRequest:
     routes: tuple[StaticRoute, ...] = attrs.field(converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(converter=_sysctls)
     priority: int = attrs.field(converter=_priority)
-    labels: Mapping[str, str] = attrs.field(converter=_labels)
+    labels: Mapping[str, str] = attrs.field(converter=check_labels)
 
     def build(self, core: Core, draft: Draft) -> str:
         """Draft the endpoint; returns its id."""
@@ -132,7 +152,7 @@ class EndpointRequest:
         if core.records.named(owner, self.name) is not None:
             msg = f"endpoint with name {self.name!r} already exists in network {network.name!r}"
             raise ConflictError(msg)
-        mac = self._choose_mac(core, network)
+        mac = self._choose_mac(core, draft, network)
         addresses = self._allocate(core, draft, network, mac)
         spec = EndpointSpec(
             id=new_id(core.surroundings.random),
@@ -158,9 +178,10 @@ class EndpointRequest:
         draft.operations.append(record(f"{owner}/{spec.id}", spec))
         return spec.id
 
-    def _choose_mac(self, core: Core, network: AnyNetworkSpec) -> str:
+    def _choose_mac(self, core: Core, draft: Draft, network: AnyNetworkSpec) -> str:
         if self.mac is None:
             return random_mac(core.surroundings.random)
+        draft.compares.append(PrefixUnchanged(f"endpoint/{network.id}/", core.engine.mirror.revision))
         for row in core.records.endpoints.values():
             if row.spec.network == network.id and row.spec.mac == self.mac:
                 msg = f"MAC address {self.mac} is in use by endpoint {row.spec.name!r}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import join_scope, network_scope, sandbox_lock
+from pynetwork.requests.common import driver_of, join_scope, network_scope, sandbox_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,7 +111,7 @@ def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[R
         if core.records.endpoints[spec.id].spec == spec:
             continue
         network = core.network(spec.network).spec
-        draft.plans[join_scope(spec.id)] = core.drivers[network.driver].join_plan(network, spec, sandbox)
+        draft.plans[join_scope(spec.id)] = driver_of(core, network).join_plan(network, spec, sandbox)
         draft.replace(row.replaced(spec), row.replaced(core.records.endpoints[spec.id].spec))
 
 
@@ -153,13 +153,13 @@ def _interface(
     core: Core, network: AnyNetworkSpec, spec: EndpointSpec, siblings: Sequence[Row[EndpointSpec]]
 ) -> str | None:
     """Return the interface name asked for, or the driver's prefix with the lowest free number."""
-    taken = {row.spec.interface for row in siblings}
+    taken = {"lo", *(row.spec.interface for row in siblings)}
     if spec.fixed_interface and spec.interface is not None:
         if spec.interface in taken:
             msg = f"interface name {spec.interface!r} is taken in this sandbox"
             raise ConflictError(msg)
         return spec.interface
-    prefix = core.drivers[network.driver].interface_prefix(network)
+    prefix = driver_of(core, network).interface_prefix(network)
     if not prefix:
         return None
     number = 0

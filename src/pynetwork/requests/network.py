@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError
+from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError, UnknownDriverError
 from pynetwork.ipam import PoolRequest
 from pynetwork.plan import Plan
 from pynetwork.records import make_options, record
 from pynetwork.requests.common import network_scope, pool_of
 from pynetwork.specs import NetworkSpec, Subnet
 from pynetwork.store import Delete, PrefixUnchanged, Put
-from pynetwork.types import Scope, check_labels, check_name, new_id
+from pynetwork.types import Scope, check_flag, check_labels, check_name, new_id, parse_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pynetwork.records import AnyNetworkSpec
 
 __all__ = ["NetworkRequest", "delete_network"]
+
+#: Lock of all requests that make or delete a network: two may want the same bridge.
+_NETWORKS = "networks"
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +81,10 @@ class NetworkRequest:
                 f"networks of type {driver!r} span hosts: that needs a cluster store, which there is none of"
             )
             raise UnavailableError(msg)
-        given = tuple(Subnet.parse(subnet) for subnet in _listed(subnets))
+        given = parse_each("subnets", subnets, Subnet.parse)
+        for word, flag in (("ipv4", ipv4), ("ipv6", ipv6)):
+            if flag is not None:
+                check_flag(word, flag)
         _check_subnets(plugin, given, {4: ipv4, 6: ipv6})
         return cls(
             driver=plugin,
@@ -87,8 +93,8 @@ class NetworkRequest:
             auto=_automatic(plugin, given, {4: ipv4, 6: ipv6}),
             options=make_options(plugin, options, core.defaults.get(driver)),
             ipam=ipam,
-            internal=bool(internal),
-            labels=check_labels(dict(labels or {})),
+            internal=check_flag("internal", internal),
+            labels=check_labels({} if labels is None else labels),
         )
 
     def build(self, core: Core, draft: Draft) -> str:
@@ -118,6 +124,7 @@ class NetworkRequest:
         )
         if self.driver.capabilities.singleton:
             draft.reserve(Put(f"only/{self.driver.name}", spec.id))
+        draft.locks.add(_NETWORKS)
         draft.reserve(Put(f"name/network/{spec.name}", spec.id))
         draft.plans[network_scope(spec.id)] = self.driver.network_plan(spec)
         draft.reserve(record(f"network/{spec.id}", spec))
@@ -160,13 +167,6 @@ class NetworkRequest:
         return Subnet(pool.subnet, gateway=gateway, sub_pool=subnet.sub_pool, auxiliary=auxiliary)
 
 
-def _listed(subnets: Iterable[object]) -> Iterable[object]:
-    if isinstance(subnets, str):
-        msg = f"invalid subnets {subnets!r}: a list is expected, not one text"
-        raise InvalidValueError(msg)
-    return subnets
-
-
 def _check_subnets(
     driver: Driver[Any], subnets: tuple[Subnet, ...], wanted: Mapping[int, bool | None]
 ) -> None:
@@ -198,6 +198,13 @@ def _automatic(
     return tuple(version for version, flag in flags.items() if flag and version not in given)
 
 
+def _is_singleton(core: Core, driver: str) -> bool:
+    try:
+        return core.drivers[driver].capabilities.singleton
+    except UnknownDriverError:
+        return False  # uninstalled since; what it made is on record, and can be deleted without it
+
+
 def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
     """
     Draft the end of a network.
@@ -215,16 +222,19 @@ def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = Fal
     if active:
         msg = f"network {spec.name!r} has active endpoints: {', '.join(active)}"
         raise ConflictError(msg)
-    singleton = core.drivers[spec.driver].capabilities.singleton
+    singleton = _is_singleton(core, spec.driver)
     if singleton and not force:
         msg = f"network {spec.name!r} of type {spec.driver!r} cannot be deleted"
         raise ConflictError(msg)
     draft.finish = True
+    draft.locks.add(_NETWORKS)
     draft.plans[network_scope(identity)] = Plan()
     draft.rely_on(row.key, row.revision)
     draft.compares.append(PrefixUnchanged(f"endpoint/{identity}/", core.engine.mirror.revision))
     for subnet in spec.subnets:
         core.allocations.release_pool(draft, spec.ipam, pool_of(spec, subnet))
-    if singleton:
-        draft.on_commit.append(Delete(f"only/{spec.driver}"))
-    draft.on_commit += (Delete(f"name/network/{spec.name}"), Delete(row.key))
+    draft.on_commit += (
+        Delete(f"only/{spec.driver}"),
+        Delete(f"name/network/{spec.name}"),
+        Delete(row.key),
+    )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["SandboxRequest", "delete_sandbox"]
 
 
+_NAME_MAX = 255  # bytes of a file's name (linux/limits.h)
+
+
 def _name(value: object) -> str:
     return check_name("sandbox", value)
 
@@ -47,19 +50,24 @@ def _netns(value: object) -> str | None:
         return f"/proc/{value}/ns/net"
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
-        if not isinstance(path, str) or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
+        if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):  # noqa: PTH117 - os.PathLike, not Path
             msg = f"invalid namespace path {path!r}: an absolute path is expected"
             raise InvalidValueError(msg)
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError as error:
+            msg = f"invalid namespace path {path!r}: {error}"
+            raise InvalidValueError(msg) from error
         return path
     fileno = getattr(value, "fileno", None)
     if callable(fileno):
-        return f"/proc/self/fd/{fileno()}"
+        try:
+            return f"/proc/self/fd/{fileno()}"
+        except (OSError, ValueError) as error:
+            msg = f"invalid namespace {value!r}: {error}"
+            raise InvalidValueError(msg) from error
     msg = f"invalid namespace {value!r}: a path, a process id, an open file or 'host' is expected"
     raise InvalidValueError(msg)
-
-
-def _labels(value: Mapping[str, str]) -> dict[str, str]:
-    return check_labels(dict(value))
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +77,7 @@ class SandboxRequest:
     name: str = attrs.field(converter=_name)
     netns: str | None = attrs.field(converter=_netns)
     hostname: str | None = attrs.field(converter=_hostname)
-    labels: Mapping[str, str] = attrs.field(converter=_labels)
+    labels: Mapping[str, str] = attrs.field(converter=check_labels)
 
     def build(self, core: Core, draft: Draft) -> str:
         """Draft the sandbox; returns its id."""
@@ -93,8 +101,13 @@ class SandboxRequest:
         return identity
 
     def _pin(self, core: Core, identity: str) -> str:
-        label = self.name if core.visible else identity[:12]
-        return f"{core.netns_dir}/{label}.{core.instance[:8]}"
+        """Return a path that no sandbox has: a name may be in use there by one that was renamed since."""
+        labels = (self.name, identity[:12]) if core.visible else (identity[:12],)
+        paths = [f"{core.netns_dir}/{label}.{core.instance[:8]}" for label in labels]
+        if len(labels) > 1:
+            taken = {row.spec.netns for row in core.records.sandboxes.values()}
+            paths = [p for p in paths if p not in taken and len(p.rpartition("/")[2]) <= _NAME_MAX]
+        return paths[0]
 
 
 def sandbox_plan(spec: SandboxSpec) -> Plan:

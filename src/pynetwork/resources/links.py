@@ -55,6 +55,8 @@ class Bridge(Resource):
     """
     A Linux bridge in the host's namespace, IPv6 autoconfiguration off.
 
+    Deaf to router advertisements, too: else any of its ports could give the host a default route.
+
     Args:
         name: Interface name.
         mac: Pinned, else a bridge takes the lowest MAC of its ports and changes it as they come
@@ -84,12 +86,18 @@ class Bridge(Resource):
     def stays(self) -> bool:
         return self.adopt
 
+    @property
+    def accept_ra(self) -> str:
+        """Name of the setting that makes it heed router advertisements."""
+        return f"net.ipv6.conf.{self.name.replace('.', '/')}.accept_ra"
+
     def render(self) -> tuple[str, ...]:
         mac = f" address {self.mac}" if self.mac else ""
         mtu = f" mtu {self.mtu}" if self.mtu else ""
         return (
             f"ip link add {self.name}{mac}{mtu} type bridge mcast_snooping {self.multicast_snooping:d}",
             f"ip link set {self.name} addrgenmode none",
+            f"sysctl -w {self.accept_ra}=0",
         )
 
     def render_delete(self) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class Sandbox(Handle):
 
     def plan_delete(self) -> Steps:
         """Return the steps that :meth:`delete` would take."""
-        return self._core.engine.rehearse(self._deleting)
+        return self._core.rehearse(self._deleting)
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""

@@ -92,7 +92,8 @@ class FakeKernel:
             for wanted in expected:
                 found = self._host.find(wanted.key)
                 if found is not None:
-                    seen[wanted.key] = _as_seen(found, wanted)
+                    foreign = found.key not in self._ours and isinstance(wanted, Bridge) and wanted.adopt
+                    seen[wanted.key] = wanted if foreign else _as_seen(found, wanted)
             for resource in self.resources:
                 if not isinstance(resource, SETTINGS):  # A setting carries no tag.
                     seen.setdefault(resource.key, resource)

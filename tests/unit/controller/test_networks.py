@@ -31,6 +31,7 @@ def test_a_network_is_a_bridge_with_its_gateway(controller: Controller, kernel: 
         f"""
         ip link add {bridge} address {mac} type bridge mcast_snooping 0
         ip link set {bridge} addrgenmode none
+        sysctl -w net.ipv6.conf.{bridge}.accept_ra=0
         ip address add 10.88.0.1/24 dev {bridge}
         ip link set {bridge} up
         """,

@@ -17,6 +17,7 @@ def test_indentation_and_blank_lines_around_do_not_matter() -> None:
         """
         ip link add br0 type bridge mcast_snooping 0
         ip link set br0 addrgenmode none
+        sysctl -w net.ipv6.conf.br0.accept_ra=0
         ip link set br0 up
 
         """,

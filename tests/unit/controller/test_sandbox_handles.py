@@ -1,0 +1,196 @@
+"""Sandboxes as handles: what they say, what they run, what they are made of; the namespace is pretended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from pynetwork import (
+    ApplyError,
+    Controller,
+    InterfaceStatistics,
+    InvalidValueError,
+    MemoryStore,
+    NotFoundError,
+)
+from pynetwork.resources import Netns
+from pynetwork.testing import Chaos, FakeKernel, fake_surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+
+class Namespaces:
+    """Enters no namespace, and notes which one it was to be."""
+
+    def __init__(self) -> None:
+        self.entered: list[str | None] = []
+
+    def call(self, path: str, function: Callable[[], T]) -> T:
+        self.entered.append(path)
+        return function()
+
+    def home(self, function: Callable[[], T]) -> T:
+        self.entered.append(None)
+        return function()
+
+
+class Host(FakeKernel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.namespaces = Namespaces()
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+@pytest.fixture
+def here(host: Host) -> Iterator[Controller]:
+    with Controller(store=MemoryStore(), kernel=host, surroundings=fake_surroundings()) as controller:
+        yield controller
+
+
+class TestRun:
+    """Running programs: as subprocess does, in the namespace."""
+
+    def test_a_program_runs_in_its_namespace_and_its_output_is_returned(
+        self, here: Controller, host: Host
+    ) -> None:
+        sandbox = here.new_sandbox("s")
+        done = sandbox.run(["echo", "hello"], capture_output=True, text=True)
+        assert (done.args, done.returncode, done.stdout, done.stderr) == (["echo", "hello"], 0, "hello\n", "")
+        assert host.namespaces.entered == [str(sandbox.netns_path)]
+
+    def test_the_hosts_namespace_has_no_path(self, here: Controller, host: Host) -> None:
+        sandbox = here.new_sandbox("s", netns="host")
+        assert sandbox.netns_path is None
+        assert sandbox.run(["true"]).returncode == 0
+        assert host.namespaces.entered == [None]
+
+    def test_input_is_sent_and_exit_status_is_told(self, here: Controller) -> None:
+        sandbox = here.new_sandbox("s")
+        assert sandbox.run(["cat"], input=b"x", capture_output=True).stdout == b"x"
+        assert sandbox.run(["sh", "-c", "exit 3"]).returncode == 3
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            sandbox.run(["sh", "-c", "echo no >&2; exit 3"], check=True, capture_output=True)
+        assert (caught.value.returncode, caught.value.stderr) == (3, b"no\n")
+
+    def test_what_takes_too_long_is_killed(self, here: Controller) -> None:
+        with pytest.raises(subprocess.TimeoutExpired):
+            here.new_sandbox("s").run(["sleep", "60"], timeout=0.01)
+
+    def test_there_is_no_shell(self, here: Controller, host: Host) -> None:
+        sandbox = here.new_sandbox("s")
+        for text in ("ip link", b"ip link"):
+            argv: Any = text
+            with pytest.raises(InvalidValueError, match="there is no shell"):
+                sandbox.run(argv)
+        assert host.namespaces.entered == []
+
+    def test_a_started_program_is_the_callers(self, here: Controller) -> None:
+        with here.new_sandbox("s").popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+            assert process.poll() is None
+            process.communicate(b"\n")
+        assert process.returncode == 0
+
+    def test_counters_come_by_interface_name(self, here: Controller) -> None:
+        found = here.new_sandbox("s", netns="host").statistics()
+        assert "lo" not in found
+        assert all(isinstance(value, InterfaceStatistics) for value in found.values())
+
+    def test_a_deleted_sandbox_runs_nothing(self, here: Controller, host: Host) -> None:
+        sandbox = here.new_sandbox("s")
+        sandbox.delete()
+        uses: list[Callable[[], object]] = [
+            lambda: sandbox.run(["true"]),
+            lambda: sandbox.popen(["true"]),
+            sandbox.statistics,
+            sandbox.entered,
+        ]
+        for use in uses:
+            with pytest.raises(NotFoundError, match="was deleted"):
+                use()
+        assert host.namespaces.entered == []
+
+
+class TestNamespaces:
+    """What a sandbox can be made of."""
+
+    @pytest.mark.parametrize(
+        ("netns", "adopted"),
+        [
+            ("/run/netns/x", "/run/netns/x"),
+            (Path("/run/netns/x"), "/run/netns/x"),
+            (4711, "/proc/4711/ns/net"),
+        ],
+    )
+    def test_one_that_exists_is_adopted_and_only_pinned(
+        self, here: Controller, host: Host, netns: object, adopted: str
+    ) -> None:
+        sandbox = here.new_sandbox("s", netns=netns)
+        (pin,) = (item for item in host.resources if isinstance(item, Netns))
+        assert pin == Netns(path=str(sandbox.netns_path), adopted=adopted)
+        sandbox.delete()
+        assert host.resources == ()
+
+    def test_an_open_file_is_one(self, here: Controller) -> None:
+        with Path("/proc/self/ns/net").open() as file:
+            sandbox = here.new_sandbox("s", netns=file)
+            assert sandbox.inspect()["adopted"] == f"/proc/self/fd/{file.fileno()}"
+        with pytest.raises(InvalidValueError, match="closed file"):
+            here.new_sandbox("t", netns=file)
+
+    def test_its_own_is_deaf_to_router_advertisements(self, here: Controller, host: Host) -> None:
+        """Else whoever is on the bridge could give it addresses and a default route (RFC 4861)."""
+        sandbox = here.new_sandbox("s")
+        assert f"{sandbox.netns_path} sysctl -w net.ipv6.conf.default.accept_ra=0\n" in host.render()
+
+    def test_one_that_cannot_be_made_leaves_no_name_behind(self) -> None:
+        store, host = MemoryStore(), Host()
+        with Controller(
+            store=store, kernel=Chaos(host, fail_at=0), surroundings=fake_surroundings()
+        ) as controller:
+            with pytest.raises(ApplyError, match="cannot create sandbox 's'"):
+                controller.new_sandbox("s")
+            assert dict(controller.sandboxes) == {}
+            controller.new_sandbox("s")
+
+
+class TestDelete:
+    """The end of a sandbox."""
+
+    def test_its_endpoints_leave_and_keep_what_is_theirs(self, here: Controller, host: Host) -> None:
+        sandbox = here.new_sandbox("s")
+        endpoints = [
+            here.new_network("bridge", f"n{number}").create_endpoint("e", interface=name)
+            for number, name in enumerate(("wan", None))
+        ]
+        for endpoint in endpoints:
+            endpoint.join(sandbox)
+        assert sandbox.endpoints == tuple(endpoints)
+        kept = [(endpoint.addresses, endpoint.mac) for endpoint in endpoints]
+        assert "ip link delete" in sandbox.plan_delete().render()
+        assert sandbox.endpoints == tuple(endpoints)
+        sandbox.delete()
+        assert [(endpoint.addresses, endpoint.mac) for endpoint in endpoints] == kept
+        assert [endpoint.interface for endpoint in endpoints] == ["wan", None]
+        assert [endpoint.gateways for endpoint in endpoints] == [(), ()]
+        assert {item.kind for item in host.resources} == {"bridge", "address", "up"}
+
+    def test_they_can_join_another_at_once(self, here: Controller) -> None:
+        sandbox = here.new_sandbox("s")
+        endpoint = here.new_network("bridge", "n").create_endpoint("e")
+        endpoint.join(sandbox)
+        sandbox.delete()
+        again = here.new_sandbox("s")
+        endpoint.join(again)
+        assert (endpoint.sandbox, endpoint.interface) == (again, "eth0")
+        assert again != sandbox
