@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import secrets
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
 from pynetwork.errors import PynetworkError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
-from pynetwork.kernel.compile import Host, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel.compile import Filter, Host, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.netlink import NetlinkSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from pynetwork.kernel.compile import Operation
+    from pynetwork.kernel.firewall import Firewall
     from pynetwork.kernel.netlink import Message
     from pynetwork.kernel.netns import Namespaces, Opened
 
@@ -43,6 +46,10 @@ class _Place(Host, Protocol):
     @property
     def host(self) -> NetlinkSocket:
         """The socket of the host's own namespace."""
+        ...
+
+    def firewall(self) -> Firewall:
+        """Return the host's firewall."""
         ...
 
     def prepare_directory(self) -> None:
@@ -188,15 +195,35 @@ class Chunk:
         )
 
     def _on_host(self) -> None:
-        """Send messages together, and do all else one by one in between."""
-        start = 0
-        for position, operation in enumerate(self._operations):
-            if isinstance(operation, Send):
-                continue
-            if not self._send(range(start, position)) or not self._single(position, operation):
+        """Send messages together, likewise what is for the firewall; do all else one by one in between."""
+        position = 0
+        for kind, run in groupby(self._operations, key=type):
+            operations = list(run)
+            positions = range(position, position + len(operations))
+            position = positions.stop
+            if kind is Send:
+                goes_on = self._send(positions)
+            elif kind is Filter:
+                goes_on = self._filter(positions)
+            else:
+                goes_on = all(map(self._single, positions, operations))
+            if not goes_on:
                 return
-            start = position + 1
-        self._send(range(start, len(self._operations)))
+
+    def _filter(self, positions: range) -> bool:
+        steps = [o.step for o in self._operations[positions.start : positions.stop] if isinstance(o, Filter)]
+        try:
+            self._kernel.firewall().apply(steps)
+        except RulesRefusedError as error:
+            cause = error.__cause__
+            reason = cause if isinstance(cause, OSError | PynetworkError) else PynetworkError(str(cause))
+            self._outcome.fail(positions[error.number], reason)
+            return False
+        except (OSError, PynetworkError) as error:
+            self._outcome.fail(positions.start, error)
+            return False
+        self._outcome.done.update(positions)
+        return True
 
     def _single(self, position: int, operation: Operation) -> bool:
         try:

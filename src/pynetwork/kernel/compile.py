@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import attrs
 
 from pynetwork.kernel import rtnl
+from pynetwork.kernel.firewall import is_of_firewall
 from pynetwork.plan import Step, Verb
 from pynetwork.resources import (
     Address,
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
     from pynetwork.kernel.netlink import Message
     from pynetwork.resources import Resource
 
-__all__ = ["Host", "Lookup", "Make", "Operation", "Pin", "Send", "Treat", "Unpin", "Write", "compile_step"]
+__all__ = [
+    "Filter",
+    "Host",
+    "Lookup",
+    "Make",
+    "Operation",
+    "Pin",
+    "Send",
+    "Treat",
+    "Unpin",
+    "Write",
+    "compile_step",
+]
 
 
 class Lookup(Protocol):
@@ -115,6 +128,14 @@ class Send:
 
 
 @attrs.frozen
+class Filter:
+    """Have the firewall take a step, together with those next to it."""
+
+    place: None
+    step: Step
+
+
+@attrs.frozen
 class Treat:
     """Do one of the rare things."""
 
@@ -122,7 +143,7 @@ class Treat:
     act: Callable[[Host], None]
 
 
-Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Treat
+Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat
 
 
 def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...]:
@@ -135,6 +156,8 @@ def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...
         doomed: Group of links that are to be deleted.
     """
     resource = step.resource
+    if is_of_firewall(resource):
+        return (Filter(None, step),)
     if step.verb is Verb.DELETE:
         return _delete(resource, doomed)
     if step.verb is Verb.UPDATE:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.resources import Rules, Ruleset
 from pynetwork.resources.firewall import StrayElement
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pynetwork.plan import Plan, Step
     from pynetwork.resources import Resource
 
-__all__ = ["Firewall", "NoFirewall", "RulesRefusedError", "is_of_firewall"]
+__all__ = [
+    "FIREWALLS",
+    "Firewall",
+    "NoFirewall",
+    "RulesRefusedError",
+    "choose_firewall",
+    "is_of_firewall",
+    "open_firewall",
+]
+
+#: Names of the firewalls there are.
+FIREWALLS: Final = ("nftables", "iptables", "none")
 
 
 class RulesRefusedError(Exception):
@@ -94,6 +106,48 @@ class NoFirewall:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def choose_firewall() -> str:
+    """
+    Return the name of the firewall that this host has: nftables where ``nft`` is, else iptables.
+
+    Raises:
+        UnavailableError: It has neither; says what to install.
+    """
+    from pynetwork.kernel.nftables import find_nft
+
+    if find_nft() is not None:
+        return "nftables"
+    msg = (
+        "networks need a firewall: install nftables (apt-get install nftables), or make the controller with "
+        "firewall='none' and leave isolation, masquerading and published ports to somebody else"
+    )
+    raise UnavailableError(msg)
+
+
+def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]], object]) -> Firewall:
+    """
+    Return the firewall called *name*, for an instance.
+
+    Args:
+        name: One of FIREWALLS, or ``auto``.
+        instance: Hexadecimal id of the owner.
+        home: Calls a function in the host's network namespace.
+
+    Raises:
+        InvalidValueError: There is none of that name.
+        UnavailableError: The host has none.
+    """
+    name = choose_firewall() if name == "auto" else name
+    if name == "none":
+        return NoFirewall()
+    if name == "nftables":
+        from pynetwork.kernel.nftables import NftablesFirewall
+
+        return NftablesFirewall(instance, home)
+    msg = f"unknown firewall {name!r}: known are auto, {', '.join(FIREWALLS)}"
+    raise InvalidValueError(msg)
 
 
 def is_of_firewall(resource: Resource) -> bool:

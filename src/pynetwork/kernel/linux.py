@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import threading
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -15,6 +16,7 @@ from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Make, compile_step, create_bridge
 from pynetwork.kernel.explain import check_privileges, explained
+from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pynetwork.kernel.compile import Operation
+    from pynetwork.kernel.firewall import Firewall
     from pynetwork.plan import Step
     from pynetwork.resources import Address, Bridge
 
@@ -49,13 +52,19 @@ class LinuxKernel:
     Args:
         instance: Hexadecimal id of the owner; two of different ids never touch each other's objects.
         netns_dir: Where namespaces are pinned.
+        firewall: Name of the firewall that takes rules: ``nftables``, ``iptables``, ``none``, or ``auto``
+            for what the host has.
 
     Raises:
         UnavailableError: A privilege is missing.
     """
 
-    def __init__(self, instance: str, netns_dir: Path) -> None:
+    def __init__(self, instance: str, netns_dir: Path, firewall: str = "auto") -> None:
         check_privileges()
+        self._instance = instance
+        self._firewall_name = firewall
+        self._firewall: Firewall | None = None
+        self._opening = threading.Lock()
         # 28 bits of the id under a mark of ours; the lowest bit tells the doomed from the living.
         self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFE)
         self.doomed = self.group | 1
@@ -78,14 +87,28 @@ class LinuxKernel:
         if not replay:
             self._take(steps)
             return
-        for number, step in enumerate(steps):
-            try:
-                self._retake(step)
-            except (OSError, PynetworkError) as error:
-                raise StepFailedError(step, steps[:number]) from error
+        number = 0
+        for is_rule, run in groupby(steps, key=lambda step: is_of_firewall(step.resource)):
+            together = list(run)
+            for part in [together] if is_rule else [[step] for step in together]:
+                try:
+                    self._retake(part)
+                except RulesRefusedError as error:
+                    done = steps[: number + error.number]
+                    raise StepFailedError(steps[number + error.number], done) from error.__cause__
+                except (OSError, PynetworkError) as error:
+                    raise StepFailedError(part[0], steps[:number]) from error
+                number += len(part)
 
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`pynetwork.kernel.port.Kernel.observe`."""
+        rules = Plan(item for item in expected if is_of_firewall(item))
+        if not rules and self._firewall is None:
+            return self._observe(expected)
+        rest = Plan(item for item in expected if not is_of_firewall(item))
+        return self._observe(rest) + self.firewall().observe(rules)
+
+    def _observe(self, expected: Plan) -> Plan:
         observer = Observer(
             namespaces=self.namespaces,
             host=lambda: Snapshot(self._host),
@@ -102,6 +125,8 @@ class LinuxKernel:
     def close(self) -> None:
         """Finish what was put off and release everything. Idempotent."""
         self._later.close()
+        if self._firewall is not None:
+            self._firewall.close()
         self._fresh.close()
         self.namespaces.close()
         self._host.close()
@@ -152,9 +177,13 @@ class LinuxKernel:
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 
-    def _retake(self, step: Step) -> None:
-        """Take a step that may have been taken before."""
+    def _retake(self, steps: Sequence[Step]) -> None:
+        """Take a step that may have been taken before, or several of the firewall."""
+        step = steps[0]
         resource = step.resource
+        if is_of_firewall(resource):
+            self.firewall().apply(steps, replay=True)
+            return
         if step.verb is Verb.CREATE and isinstance(resource, Netns) and resource.adopted is not None:
             if netns.is_pinned(resource.path):
                 return
@@ -218,6 +247,13 @@ class LinuxKernel:
                 raise
 
     # What a chunk needs of its host
+
+    def firewall(self) -> Firewall:
+        """Return the host's firewall, chosen when it is first needed."""
+        with self._opening:
+            if self._firewall is None:
+                self._firewall = open_firewall(self._firewall_name, self._instance, self.namespaces.home)
+            return self._firewall
 
     def prepare_directory(self) -> None:
         """Make the directory of namespaces, once."""

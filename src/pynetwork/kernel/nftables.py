@@ -74,8 +74,9 @@ class NftablesFirewall:
 
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`Firewall.observe`."""
-        if not any(isinstance(item, Ruleset | Rules) for item in expected) and not self._has_tables():
-            return Plan()
+        is_wanted = any(isinstance(item, Ruleset | Rules) for item in expected)
+        if not is_wanted:
+            return Plan((Ruleset(),) if self._has_tables() else ())
         if not self._is_intact():
             return Plan()
         view = _View(self._nft, self._table)

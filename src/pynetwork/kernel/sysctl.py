@@ -47,6 +47,8 @@ def write(name: str, value: str) -> None:
                 file.seek(0)  # anywhere else the kernel ignores what is written
                 file.write(value.encode())
     except FileNotFoundError as error:
+        if name.startswith("net.ipv6.") and not Path(_ROOT, "net/ipv6").exists():
+            return  # a kernel without IPv6, which there is nothing to set on
         msg = f"the kernel has no sysctl {name} (is the feature, or the interface, there?)"
         raise OSError(errno.ENOENT, msg) from error
     except OSError:
