@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.stats import InterfaceStatistics
     from pynetwork.network import Network
     from pynetwork.plan import Plan, Step, Steps, Verb
+    from pynetwork.ports import PortBinding
     from pynetwork.sandbox import Sandbox
     from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec, StaticRoute, Subnet
     from pynetwork.store import MemoryStore, SqliteStore
@@ -86,6 +87,7 @@ __all__ = [
     "Policy",
     "Pool",
     "PoolRequest",
+    "PortBinding",
     "PortTakenError",
     "PynetworkError",
     "Report",
@@ -140,6 +142,7 @@ _HOMES: Final = {
     "pynetwork.kernel.stats": ("InterfaceStatistics",),
     "pynetwork.network": ("Network",),
     "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),
+    "pynetwork.ports": ("PortBinding",),
     "pynetwork.sandbox": ("Sandbox",),
     "pynetwork.specs": (
         "Capabilities",

@@ -62,6 +62,12 @@ def _boot_id() -> str:
     return boot_id()
 
 
+def _ephemeral_ports() -> tuple[int, int, tuple[tuple[int, int], ...]]:
+    from pynetwork.kernel.facts import ephemeral_ports
+
+    return ephemeral_ports()
+
+
 @attrs.frozen(kw_only=True)
 class Surroundings:
     """
@@ -75,6 +81,8 @@ class Surroundings:
         process_identity: Tells this process from all others, past and future.
         is_alive: Whether the process of an identity still runs.
         boot_id: Tells this boot of the host from all others.
+        ephemeral_ports: First and last of the ports that a host port is chosen from, and the ranges among
+            them that are reserved.
         settle_seconds: How long recording that a request is done may wait for the next request to do
             it along.
     """
@@ -86,6 +94,7 @@ class Surroundings:
     process_identity: Callable[[], str] = _process_identity
     is_alive: Callable[[str], bool] = _is_alive
     boot_id: Callable[[], str] = _boot_id
+    ephemeral_ports: Callable[[], tuple[int, int, tuple[tuple[int, int], ...]]] = _ephemeral_ports
     settle_seconds: float = 0.02
 
 

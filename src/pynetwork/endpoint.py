@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pynetwork.core import Handle
-from pynetwork.errors import InvalidValueError, NotFoundError
+from pynetwork.errors import InvalidValueError, NotFoundError, PortTakenError
+from pynetwork.ports import PortBinding
 from pynetwork.requests.common import join_scope, plain, rename
 from pynetwork.requests.endpoint import delete_endpoint
 from pynetwork.requests.membership import join, leave
+from pynetwork.requests.publish import publish, unpublish
 from pynetwork.types import check_name
 
 if TYPE_CHECKING:
@@ -17,11 +19,15 @@ if TYPE_CHECKING:
     from pynetwork.engine import Draft
     from pynetwork.network import Network
     from pynetwork.plan import Steps
+    from pynetwork.requests.ports import Avoided
     from pynetwork.sandbox import Sandbox
     from pynetwork.specs import EndpointSpec
     from pynetwork.types import IPAddress, IPInterface
 
 __all__ = ["Endpoint"]
+
+T = TypeVar("T")
+_PORT_TRIES: Final = 10  # libnetwork's
 
 
 class Endpoint(Handle):
@@ -67,6 +73,11 @@ class Endpoint(Handle):
         return self._spec.aliases
 
     @property
+    def ports(self) -> tuple[PortBinding, ...]:
+        """Its published ports, with the host ports that were chosen."""
+        return self._spec.ports
+
+    @property
     def priority(self) -> int:
         """Its claim to be its sandbox's default gateway; the highest wins."""
         return self._spec.priority
@@ -99,7 +110,43 @@ class Endpoint(Handle):
             NotFoundError: It, its network or the sandbox was deleted.
             ApplyError: The host refused a step; it is as before.
         """
-        self._core.request(self._joining(sandbox))
+        self._avoiding_taken_ports(lambda avoid: self._joining(sandbox, avoid))
+
+    def publish(self, port: object) -> PortBinding:
+        """
+        Publish a port: at once if it is joined, else when it joins.
+
+        Args:
+            port: Docker's ``[[ADDRESS:][HOSTPORT[-END]]:]PORT[-END][/PROTO]``, a number or a
+                :class:`PortBinding`.
+
+        Returns:
+            The port with the host port that was chosen.
+
+        Raises:
+            InvalidValueError: Malformed, or nothing can be published there.
+            PortTakenError: The host port is in use.
+            ExhaustedError: No host port is free.
+            ApplyError: The host refused a step; it is as before.
+        """
+        asked = PortBinding.parse(port)
+        return self._avoiding_taken_ports(
+            lambda avoid: lambda draft: publish(self._core, draft, self.id, asked, avoid), asked
+        )
+
+    def unpublish(self, port: object) -> None:
+        """
+        Publish a port no more; connections through it end.
+
+        Args:
+            port: As for :meth:`publish`. What it leaves open does not matter: ``80/tcp`` is all that
+                leads to it.
+
+        Raises:
+            NotFoundError: It does not publish that.
+        """
+        asked = PortBinding.parse(port)
+        self._core.request(lambda draft: unpublish(self._core, draft, self.id, asked))
 
     def plan_join(self, sandbox: Sandbox) -> Steps:
         """Return the steps that :meth:`join` would take."""
@@ -169,9 +216,29 @@ class Endpoint(Handle):
         with self._core.reading():
             return self._core.endpoint(self.id).spec
 
-    def _joining(self, sandbox: Sandbox) -> Callable[[Draft], None]:
+    def _avoiding_taken_ports(
+        self, build: Callable[[set[tuple[str, int]]], Callable[[Draft], T]], *asked: PortBinding
+    ) -> T:
+        """
+        Carry out a request, with other host ports where those chosen turn out to be somebody else's.
+
+        That somebody outside of this instance has a port shows only when it is claimed.
+        """
+        avoid: set[tuple[str, int]] = set()
+        while True:
+            try:
+                return self._core.request(build(avoid))
+            except PortTakenError as error:
+                taken = (error.proto, error.port)
+                bindings = (*asked, *self._spec.ports)
+                may_choose = any(b.is_flexible and b.proto == error.proto for b in bindings)
+                if taken in avoid or len(avoid) >= _PORT_TRIES or not may_choose:
+                    raise
+                avoid.add(taken)
+
+    def _joining(self, sandbox: Sandbox, avoid: Avoided = ()) -> Callable[[Draft], None]:
         self._check_sandbox(sandbox)
-        return lambda draft: join(self._core, draft, self.id, sandbox.id)
+        return lambda draft: join(self._core, draft, self.id, sandbox.id, avoid)
 
     def _check_sandbox(self, sandbox: object) -> None:
         from pynetwork.sandbox import Sandbox

@@ -79,6 +79,7 @@ class Network(Handle):
         interface: str | None = None,
         link_local: Iterable[AnyInterface] = (),
         aliases: Iterable[str] = (),
+        ports: Iterable[object] = (),
         routes: Iterable[StaticRoute | AnyNetwork | tuple[AnyNetwork, object]] = (),
         sysctls: Mapping[str, str] | None = None,
         priority: int = 0,
@@ -97,6 +98,8 @@ class Network(Handle):
             link_local: Further addresses, link-local unicast ones; /16 and /64 when no prefix length
                 is given (libnetwork).
             aliases: Further names in this network; several endpoints may have the same.
+            ports: Ports to publish while it is joined, in Docker's notation: ``8080:80/tcp``, or
+                :class:`PortBinding` values. Host ports that are left open are chosen now and kept.
             routes: Static routes it brings into its sandbox: ``(destination, next hop)``, or a
                 destination on the link. Default routes are not among them, the network has those.
             sysctls: Settings of the interface, ``net.X.Y.IFNAME.Z`` to value (libnetwork's
@@ -110,7 +113,8 @@ class Network(Handle):
         Raises:
             InvalidValueError: Malformed, or an address in none of the subnets.
             ConflictError: The name, an address or the MAC is in use.
-            ExhaustedError: No address is free.
+            PortTakenError: A host port is in use.
+            ExhaustedError: No address or no host port is free.
             NotFoundError: The network was deleted.
         """
         request = EndpointRequest(
@@ -121,6 +125,7 @@ class Network(Handle):
             interface=interface,
             link_local=link_local,
             aliases=aliases,
+            ports=ports,
             routes=routes,
             sysctls={} if sysctls is None else sysctls,
             priority=priority,

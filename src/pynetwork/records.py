@@ -11,6 +11,7 @@ import attrs
 from pynetwork.engine.codec import decode_value, encode, loads
 from pynetwork.engine.mirror import Known
 from pynetwork.errors import InvalidValueError, UnknownDriverError
+from pynetwork.port_index import PortIndex
 from pynetwork.specs import EndpointSpec, NetworkSpec, SandboxSpec
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Records:
         self.sandboxes: dict[str, Row[SandboxSpec]] = {}
         self._names: dict[str, dict[str, str]] = {}
         self._joined: dict[str, dict[str, None]] = {}
+        self.ports = PortIndex()
 
     def put(self, key: str, value: str, revision: int, decoded: object = None) -> None:
         """Take in a record, as a :class:`~pynetwork.engine.mirror.Table` does."""
@@ -82,6 +84,7 @@ class Records:
             endpoint = self._row(EndpointSpec, key, value, revision, decoded)
             self._unlink(endpoint.spec.id)
             self.endpoints[endpoint.spec.id] = endpoint
+            self.ports.add(endpoint.spec)
             if endpoint.spec.sandbox is not None:
                 self._joined.setdefault(endpoint.spec.sandbox, {})[endpoint.spec.id] = None
         else:
@@ -110,6 +113,7 @@ class Records:
         """Forget everything."""
         for table in (self.networks, self.endpoints, self.sandboxes, self._names, self._joined):
             table.clear()
+        self.ports.clear()
 
     def names(self, owner: str) -> Iterator[tuple[str, str]]:
         """Return names and ids below *owner*: ``network``, ``sandbox`` or ``endpoint/<network id>``."""
@@ -126,6 +130,8 @@ class Records:
 
     def _unlink(self, endpoint: str) -> None:
         row = self.endpoints.get(endpoint)
+        if row is not None:
+            self.ports.remove(row.spec)
         if row is not None and row.spec.sandbox is not None:
             siblings = self._joined[row.spec.sandbox]
             siblings.pop(endpoint, None)

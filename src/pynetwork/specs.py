@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import attrs
 
 from pynetwork.errors import InvalidValueError
+from pynetwork.ports import PortBinding
 from pynetwork.types import (
     Scope,
     check_interface_name,
@@ -79,6 +80,10 @@ def _made_of(cls: type[_T], values: Iterable[object], fields: Mapping[str, objec
 
 def _gateway(value: object) -> IPAddress | None:
     return None if value is None else parse_address(value, "gateway")
+
+
+def _ports(values: Iterable[Any]) -> tuple[PortBinding, ...]:
+    return tuple(PortBinding(**value) if isinstance(value, dict) else value for value in values)
 
 
 def _sub_pool(value: object) -> IPNetwork | None:
@@ -265,6 +270,7 @@ class EndpointSpec:
         mac: Of the interface in the sandbox.
         link_local: Further addresses of link scope.
         aliases: Further names in its network.
+        ports: Published, their host ports chosen.
         routes: Brought into the sandbox.
         sysctls: Settings of the interface: ``net.X.Y.IFNAME.Z`` to value.
         announce: Whether neighbours may remember its addresses with another MAC.
@@ -286,6 +292,7 @@ class EndpointSpec:
     mac: str = attrs.field(converter=parse_mac)
     link_local: tuple[IPInterface, ...] = attrs.field(default=(), converter=_interfaces)
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
+    ports: tuple[PortBinding, ...] = attrs.field(default=(), converter=_ports)
     routes: tuple[StaticRoute, ...] = attrs.field(default=(), converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(factory=dict, converter=_labels, hash=False)
     announce: bool = False

@@ -15,13 +15,13 @@ import pynetwork
 ROOT = Path(pynetwork.__file__).parent
 # The floors of the design, lowest first; a folder stands for all modules in it.
 FLOORS = (
-    ("errors", "types", "log"),
+    ("errors", "types", "log", "ports"),
     ("specs", "resources"),
     ("plan",),
     ("drivers", "ipam"),
     ("kernel",),
     ("store", "engine"),
-    ("views", "core", "records", "allocation", "requests", "sandbox", "network", "endpoint"),
+    ("views", "core", "records", "allocation", "port_index", "requests", "sandbox", "network", "endpoint"),
     ("assembly", "controller"),
     ("__init__",),
 )

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from pynetwork.drivers.base import Driver, NoOptions
+from pynetwork.drivers.base import Driver, NoOptions, Publisher, Publishing
 from pynetwork.drivers.bridge import BridgeDriver, BridgeOptions
 from pynetwork.drivers.plain import HostDriver, NullDriver
 from pynetwork.drivers.registry import Registry
 
-__all__ = ["BridgeDriver", "BridgeOptions", "Driver", "HostDriver", "NoOptions", "NullDriver", "Registry"]
+__all__ = [
+    "BridgeDriver",
+    "BridgeOptions",
+    "Driver",
+    "HostDriver",
+    "NoOptions",
+    "NullDriver",
+    "Publisher",
+    "Publishing",
+    "Registry",
+]

@@ -10,8 +10,18 @@ from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec
 
 if TYPE_CHECKING:
     from pynetwork.plan import Plan
+    from pynetwork.types import IPAddress
 
-__all__ = ["Capabilities", "Driver", "EndpointSpec", "NetworkSpec", "NoOptions", "SandboxSpec"]
+__all__ = [
+    "Capabilities",
+    "Driver",
+    "EndpointSpec",
+    "NetworkSpec",
+    "NoOptions",
+    "Publisher",
+    "Publishing",
+    "SandboxSpec",
+]
 
 O = TypeVar("O")  # noqa: E741 - "options", as in specs
 
@@ -19,6 +29,30 @@ O = TypeVar("O")  # noqa: E741 - "options", as in specs
 @attrs.frozen(kw_only=True)
 class NoOptions:
     """The options of a driver that has none."""
+
+
+@attrs.frozen(kw_only=True)
+class Publishing:
+    """
+    How ports of a network's endpoints are published.
+
+    Args:
+        translated: Address families in which a port of the host stands for one of the endpoint.
+        opened: Those in which the endpoint's own port is opened, to whoever has a route to it.
+        address: Address of the host for ports that name none; None for all of its addresses.
+    """
+
+    translated: tuple[int, ...] = ()
+    opened: tuple[int, ...] = ()
+    address: IPAddress | None = None
+
+
+class Publisher(Protocol[O]):
+    """What a driver has as well if ports can be published in its networks."""
+
+    def publishing(self, network: NetworkSpec[O]) -> Publishing:
+        """Return how; no address family at all where nothing can be published."""
+        ...
 
 
 class Driver(Protocol[O]):

@@ -4,97 +4,87 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
+from pynetwork.drivers.base import Publishing
+from pynetwork.drivers.bridge_options import MTU_MIN, BridgeOptions
 from pynetwork.errors import InvalidValueError
 from pynetwork.plan import Plan
-from pynetwork.resources import Address, Bridge, LinkSysctl, LinkUp, Route, Veth
+from pynetwork.resources import (
+    Address,
+    Bridge,
+    EndpointRules,
+    LinkSysctl,
+    LinkUp,
+    NetworkRules,
+    PublishedPort,
+    Route,
+    Ruleset,
+    SubnetRules,
+    Sysctl,
+    Veth,
+)
 from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec
-from pynetwork.types import check_flag, check_interface_name, check_interface_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pynetwork.ports import PortBinding
     from pynetwork.resources import Resource
+    from pynetwork.types import IPInterface
 
 __all__ = ["BridgeDriver", "BridgeOptions"]
 
-_MTU_MIN = {4: 68, 6: 1280}  # RFC 791 section 3.2, RFC 8200 section 5
-_MTU_MAX = 65535
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
-
-
-def _check_mtu(_instance: object, _attribute: object, value: int | None) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not _MTU_MIN[4] <= value <= _MTU_MAX:
-        msg = f"invalid MTU {value!r}: a number of bytes from {_MTU_MIN[4]} to {_MTU_MAX} is expected"
-        raise InvalidValueError(msg)
-
-
-def _optional_name(value: object) -> str | None:
-    return None if value is None else check_interface_name(value)
-
-
-def _check_flag(_instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    check_flag(f"option {attribute.name}", value)
-
-
-@attrs.frozen(kw_only=True)
-class BridgeOptions:
-    """
-    Options of a bridge network.
-
-    Args:
-        bridge: Interface name of the bridge; ``br-`` and the first 12 digits of the network's id when
-            not given. An existing bridge of that name is used as it is and never deleted
-            (libnetwork's ``com.docker.network.bridge.name``).
-        mtu: Bytes, of the bridge and of both ends of each veth; the kernel's 1500 when not given.
-        inhibit_gateway: Do not put the gateway addresses on the bridge (libnetwork's
-            ``inhibit_ipv4``, for both families); they are still the default route of endpoints.
-        multicast_snooping: Let the bridge forward multicast only to ports that asked for it. Off by
-            default: without a querier on the network it serves nothing, and it slows down each join to
-            a network of many endpoints.
-        interface_prefix: Of interface names in sandboxes (``com.docker.network.container_iface_prefix``).
-    """
-
-    bridge: str | None = attrs.field(default=None, converter=_optional_name)
-    mtu: int | None = attrs.field(default=None, validator=_check_mtu)
-    inhibit_gateway: bool = attrs.field(default=False, validator=_check_flag)
-    multicast_snooping: bool = attrs.field(default=False, validator=_check_flag)
-    interface_prefix: str = attrs.field(default="eth", converter=check_interface_prefix)
+_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
 class BridgeDriver:
-    """Makes networks of type ``bridge``."""
+    """
+    Makes networks of type ``bridge``.
+
+    Args:
+        firewall_priority: Added to the standard priorities of the firewall's base chains: negative to
+            come before other tools, positive to come behind them. The same for all networks of a
+            controller.
+    """
 
     name = "bridge"
     capabilities = Capabilities()
     options_type = BridgeOptions
 
+    def __init__(self, *, firewall_priority: int = 0) -> None:
+        self.firewall_priority = firewall_priority
+
     def interface_prefix(self, network: NetworkSpec[BridgeOptions]) -> str:
         """Return the prefix of interface names in a sandbox."""
         return network.options.interface_prefix
 
-    def network_plan(self, network: NetworkSpec[BridgeOptions]) -> Plan:
-        """Return the bridge, its gateway addresses, and that it is up."""
-        options = network.options
-        _check_mtu_for(network)
-        device = bridge_name(network)
-        adopt = options.bridge is not None
-        gateways: Iterator[Resource] = (
-            Address(dev=device, cidr=f"{subnet.gateway}/{subnet.network.prefixlen}", adopt=adopt)
+    def publishing(self, network: NetworkSpec[BridgeOptions]) -> Publishing:
+        """Return how ports are published: not at all where the network is internal."""
+        modes = {
+            subnet.version: network.options.gateway_mode(subnet.version)
             for subnet in network.subnets
-            if subnet.gateway is not None and not options.inhibit_gateway
+            if not network.internal
+        }
+        return Publishing(
+            translated=tuple(version for version, mode in modes.items() if mode.startswith("nat")),
+            opened=tuple(version for version, mode in modes.items() if mode == "routed"),
+            address=network.options.host_binding,
         )
-        bridge = Bridge(
-            name=device,
-            mac=bridge_mac(network),
-            mtu=options.mtu,
-            multicast_snooping=options.multicast_snooping,
-            adopt=adopt,
+
+    def network_plan(self, network: NetworkSpec[BridgeOptions]) -> Plan:
+        """Return the bridge, its gateway addresses, that it is up, and who may pass."""
+        _check_mtu_for(network)
+        _check_modes(network)
+        device = bridge_name(network)
+        return Plan(
+            (
+                *_bridge(network, device),
+                *_forwarding(network, device),
+                Ruleset(priority=self.firewall_priority),
+                network_rules(network),
+                LinkUp(dev=device),
+            )
         )
-        return Plan((bridge, *gateways, LinkUp(dev=device)))
 
     def join_plan(
         self, network: NetworkSpec[BridgeOptions], endpoint: EndpointSpec, sandbox: SandboxSpec
@@ -111,10 +101,19 @@ class BridgeDriver:
             peer=dev,
             mac=endpoint.mac,
             mtu=network.options.mtu,
+            isolated=not network.options.icc,
+            hairpin=any(binding.host_port is not None for binding in endpoint.ports),
         )
         addresses = (*endpoint.addresses, *endpoint.link_local)
         return Plan(
             (
+                EndpointRules(
+                    link=endpoint.link,
+                    mac=endpoint.mac,
+                    addresses=[address.ip for address in addresses],
+                    guard=network.options.spoof_protection,
+                ),
+                *self._ports(network, endpoint),
                 veth,
                 *(
                     LinkSysctl(netns=netns, dev=dev, name=_for_interface(name, dev), value=value)
@@ -132,6 +131,98 @@ class BridgeDriver:
                 ),
             )
         )
+
+    def _ports(self, network: NetworkSpec[BridgeOptions], endpoint: EndpointSpec) -> Iterator[PublishedPort]:
+        how = self.publishing(network)
+        owner = f"endpoint {endpoint.name!r} of network {network.name!r}"
+        for binding in endpoint.ports:
+            for address in endpoint.addresses:
+                is_asked = address.version in binding.versions
+                if is_asked and address.version in how.translated and binding.host_port is not None:
+                    yield _translated(binding, binding.host_port, address, owner)
+                elif is_asked and address.version in how.opened:
+                    yield PublishedPort(
+                        proto=binding.proto,
+                        first=binding.first,
+                        last=binding.last,
+                        target=address.ip,
+                        target_first=binding.first,
+                        nat=False,
+                        owner=owner,
+                    )
+
+
+def _translated(binding: PortBinding, port: int, address: IPInterface, owner: str) -> PublishedPort:
+    host = binding.host_address
+    return PublishedPort(
+        proto=binding.proto,
+        host=None if host is None or host.is_unspecified else str(host),
+        first=port,
+        last=port + binding.size - 1,
+        target=address.ip,
+        target_first=binding.first,
+        owner=owner,
+    )
+
+
+def _bridge(network: NetworkSpec[BridgeOptions], device: str) -> Iterator[Resource]:
+    options = network.options
+    adopt = options.bridge is not None
+    yield Bridge(
+        name=device,
+        mac=bridge_mac(network),
+        mtu=options.mtu,
+        multicast_snooping=options.multicast_snooping,
+        adopt=adopt,
+    )
+    for subnet in network.subnets:
+        is_host_in = not options.inhibit_gateway and options.gateway_mode(subnet.version) != "isolated"
+        if subnet.gateway is not None and is_host_in:
+            yield Address(dev=device, cidr=f"{subnet.gateway}/{subnet.network.prefixlen}", adopt=adopt)
+
+
+def _forwarding(network: NetworkSpec[BridgeOptions], device: str) -> Iterator[Resource]:
+    """Yield the settings without which the host would be no router for the network."""
+    if network.internal:
+        return
+    versions = {subnet.version for subnet in network.subnets}
+    yield from (Sysctl(name=_FORWARDING[version], value="1") for version in sorted(versions))
+    if 4 in versions and network.options.gateway_mode(4).startswith("nat"):
+        # For the host's own connections to ports published on 127.0.0.1; the firewall sees to it that
+        # nobody else's come that way.
+        name = _for_interface("net.ipv4.conf.IFNAME.route_localnet", device)
+        yield LinkSysctl(dev=device, name=name, value="1")
+
+
+def network_rules(network: NetworkSpec[BridgeOptions]) -> NetworkRules:
+    """Return who may pass to and from a network, and as whom."""
+    options = network.options
+    outbound: dict[int, str] = {address.version: str(address) for address in options.outbound_addresses}
+    masquerade = {4: options.masquerade_ipv4, 6: options.masquerade_ipv6}
+    return NetworkRules(
+        bridge=bridge_name(network),
+        internal=network.internal,
+        icc=options.icc,
+        is_open=options.isolation == "open",
+        trusted=options.trusted_interfaces,
+        subnets=[
+            SubnetRules(
+                subnet=subnet.network,
+                mode=(mode := options.gateway_mode(subnet.version)),
+                source=outbound.get(subnet.version, "masquerade")
+                if masquerade[subnet.version] and mode.startswith("nat") and not network.internal
+                else None,
+            )
+            for subnet in network.subnets
+        ],
+    )
+
+
+def _check_modes(network: NetworkSpec[BridgeOptions]) -> None:
+    for subnet in network.subnets:
+        if network.options.gateway_mode(subnet.version) == "isolated" and not network.internal:
+            msg = "gateway mode 'isolated' is for internal networks: the host is no way out of this one"
+            raise InvalidValueError(msg)
 
 
 def _for_interface(sysctl: str, dev: str) -> str:
@@ -153,6 +244,6 @@ def bridge_mac(network: NetworkSpec[BridgeOptions]) -> str:
 def _check_mtu_for(network: NetworkSpec[BridgeOptions]) -> None:
     mtu = network.options.mtu
     for subnet in network.subnets:
-        if mtu is not None and mtu < _MTU_MIN[subnet.version]:
-            msg = f"invalid MTU {mtu} for subnet {subnet.network}: IPv6 needs {_MTU_MIN[6]} bytes (RFC 8200)"
+        if mtu is not None and mtu < MTU_MIN[subnet.version]:
+            msg = f"invalid MTU {mtu} for subnet {subnet.network}: IPv6 needs {MTU_MIN[6]} bytes (RFC 8200)"
             raise InvalidValueError(msg)

@@ -158,6 +158,8 @@ class Engine:
         except StepFailedError as error:
             leftovers = self._undo(old, progress(old, (*error.done, error.failed)))
             self._abort(draft, intent, leftovers)
+            if isinstance(error.__cause__, RequestError) and not leftovers:
+                raise error.__cause__ from None  # such as a port that somebody else has
             raise _apply_error(draft.what, error, leftovers) from (error.__cause__ or error)
         except UnavailableError:
             self._abort(draft, intent, ())

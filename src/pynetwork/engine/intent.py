@@ -51,6 +51,7 @@ class Draft:
         finish: What recovery does after a crash: finish it (a deletion) or undo it (a creation).
         plans: Scope to its plan after the request; an empty plan ends the scope.
         locks: What no other request may hold meanwhile, besides the scopes.
+        turns: What it does one request after the other with all that name it, though not until its end.
         undisturbed: Scopes that no other request may be changing when this one is written.
         compares: What must still hold when the intent is written.
         operations: Written together with the intent, such as names taken.
@@ -67,6 +68,7 @@ class Draft:
     finish: bool = False
     plans: dict[str, Plan] = attrs.field(factory=dict)
     locks: set[str] = attrs.field(factory=set)
+    turns: set[str] = attrs.field(factory=set)
     undisturbed: set[str] = attrs.field(factory=set)
     compares: list[Compare] = attrs.field(factory=list)
     operations: list[Operation] = attrs.field(factory=list)

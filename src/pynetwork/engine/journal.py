@@ -60,7 +60,8 @@ class Journal:
     def write_ahead(self, draft: Draft, before: Mapping[str, Plan]) -> Intent | None:
         """Write the draft to the store; *before* are the plans of its scopes. None: a compare failed."""
         if not draft.plans:
-            draft.written = self._write(draft, [*draft.operations, *draft.on_commit])
+            taken = (Put(lock_key(name), "") for name in draft.turns)
+            draft.written = self._write(draft, [*draft.operations, *draft.on_commit, *taken])
             return DONE if draft.written else None
         intent = Intent(
             id=new_id(self.random),
@@ -74,7 +75,7 @@ class Journal:
         operations = [
             *draft.operations,
             *put_plans(draft.plans),
-            *(Put(lock_key(name), intent.id) for name in draft.locks),
+            *(Put(lock_key(name), intent.id) for name in draft.locks | draft.turns),
             Known(journal_key(intent.id), intent.encode(), decoded=intent),
         ]
         draft.written = self._write(draft, operations)
@@ -150,7 +151,7 @@ class Journal:
             scoped = self.world.scopes.get(scope)
             key = scope_key(scope)
             compares.append(Absent(key) if scoped is None else Unchanged(key, scoped.revision))
-        for name in draft.locks:
+        for name in draft.locks | draft.turns:
             revision = self.world.locks.get(name)
             key = lock_key(name)
             compares.append(Absent(key) if revision is None else Unchanged(key, revision))

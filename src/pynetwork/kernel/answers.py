@@ -16,10 +16,13 @@ from pynetwork.kernel.rtnl import (
     IFINFO,
     IFLA_ADDRESS,
     IFLA_BR_MCAST_SNOOPING,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_MODE,
     IFLA_GROUP,
     IFLA_IFNAME,
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
     IFLA_LINK,
     IFLA_LINKINFO,
     IFLA_MASTER,
@@ -72,6 +75,8 @@ class LinkInfo(NamedTuple):
     master: int
     link: int
     multicast_snooping: bool
+    isolated: bool
+    hairpin: bool
     statistics: bytes
 
 
@@ -130,6 +135,7 @@ def parse_link(payload: bytes) -> LinkInfo:
     info = attributes(found.get(IFLA_LINKINFO, b""))
     kind = _string(info.get(IFLA_INFO_KIND, b""))
     data = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
+    port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     return LinkInfo(
         ifindex=index,
         name=_string(found.get(IFLA_IFNAME, b"")),
@@ -140,6 +146,8 @@ def parse_link(payload: bytes) -> LinkInfo:
         mtu=_number(found, IFLA_MTU),
         master=_number(found, IFLA_MASTER),
         link=_number(found, IFLA_LINK),
+        isolated=bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0]),
+        hairpin=bool(port.get(IFLA_BRPORT_MODE, b"\0")[0]),
         multicast_snooping=bool(data.get(IFLA_BR_MCAST_SNOOPING, b"\0")[0]),
         statistics=found.get(IFLA_STATS64, b""),
     )

@@ -259,8 +259,10 @@ def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
             master=None if veth.bridge is None else look.index(veth.bridge),
         )
 
+    port = Send(None, lambda _: rtnl.bridge_port(veth.name, isolated=veth.isolated, hairpin=veth.hairpin))
     return (
         Send(None, build),
+        *((port,) if veth.isolated or veth.hairpin else ()),
         Send(None, lambda _: rtnl.no_autoconf(veth.name)),
         Send(veth.netns, lambda _: rtnl.no_autoconf(veth.peer)),
     )
@@ -275,6 +277,9 @@ def _update_veth(veth: Veth, previous: Veth) -> tuple[Operation, ...]:
             return rtnl.set_link(veth.name, master=master, up=True)
 
         operations.append(Send(None, enslave))
+    flags = {"isolated": veth.isolated, "hairpin": veth.hairpin}
+    if veth.bridge and (any(flags.values()) or previous.isolated or previous.hairpin):
+        operations.append(Send(None, lambda _: rtnl.bridge_port(veth.name, **flags)))
     if veth.mtu != previous.mtu and veth.mtu is not None:
         change = partial(rtnl.set_link, mtu=veth.mtu)
         operations.append(Send(None, lambda _: change(veth.name)))

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
     from pynetwork.types import IPNetwork
 
-__all__ = ["boot_id", "host_networks", "is_alive", "machine_seed", "nameservers", "process_identity"]
+__all__ = [
+    "boot_id",
+    "ephemeral_ports",
+    "host_networks",
+    "is_alive",
+    "machine_seed",
+    "nameservers",
+    "process_identity",
+]
 
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's stub asks
@@ -65,6 +73,25 @@ def _nameservers(path: Path) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6A
             if words[:1] == ["nameserver"] and len(words) > 1:
                 with suppress(ValueError):
                     yield ipaddress.ip_address(words[1].partition("%")[0])
+
+
+def ephemeral_ports() -> tuple[int, int, tuple[tuple[int, int], ...]]:
+    """
+    Return first and last of the ports that the kernel gives to who asks for any, and what is reserved.
+
+    From ``ip_local_port_range`` and ``ip_local_reserved_ports`` (ip-sysctl), as libnetwork does.
+    """
+    first, last = 49153, 65535  # libnetwork's, where the kernel does not say
+    reserved: list[tuple[int, int]] = []
+    with suppress(OSError, ValueError):
+        words = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+        first, last = int(words[0]), int(words[1])
+        text = Path("/proc/sys/net/ipv4/ip_local_reserved_ports").read_text(encoding="ascii")
+        for part in text.strip().split(","):
+            low, _, high = part.partition("-")
+            if low:
+                reserved.append((int(low), int(high or low)))
+    return first, last, tuple(reserved)
 
 
 def machine_seed() -> bytes:

@@ -166,7 +166,14 @@ class Observer:
         if peer is None or (peer.ifindex, peer.link) != (link.link, link.ifindex):
             return attrs.evolve(item, peer="")  # not the pair it should be: replaced as a whole
         bridge = host.names.get(link.master) if link.up else None
-        return attrs.evolve(item, mac=peer.mac, mtu=item.mtu and link.mtu, bridge=bridge)
+        return attrs.evolve(
+            item,
+            mac=peer.mac,
+            mtu=item.mtu and link.mtu,
+            bridge=bridge,
+            isolated=link.isolated,
+            hairpin=link.hairpin,
+        )
 
     def _strangers(self, expected: Plan) -> Iterator[Resource]:
         known = {key for item in expected for key in (item.key, *item.provides)}

@@ -20,6 +20,7 @@ __all__ = [
     "PROTOCOL",
     "address",
     "bridge",
+    "bridge_port",
     "delete_group",
     "delete_link",
     "get_link",
@@ -62,6 +63,10 @@ IFLA_NUM_TX_QUEUES: Final = 31
 IFLA_NUM_RX_QUEUES: Final = 32
 IFLA_INFO_KIND: Final = 1
 IFLA_INFO_DATA: Final = 2
+IFLA_INFO_SLAVE_KIND: Final = 4
+IFLA_INFO_SLAVE_DATA: Final = 5
+IFLA_BRPORT_MODE: Final = 4
+IFLA_BRPORT_ISOLATED: Final = 33
 VETH_INFO_PEER: Final = 1
 IFLA_BR_MCAST_SNOOPING: Final = 23
 IFLA_INET6_ADDR_GEN_MODE: Final = 8
@@ -230,6 +235,13 @@ def no_autoconf(name: str) -> Message:
     The kernel refuses that as part of the creation (EAFNOSUPPORT).
     """
     return Message(RTM_SETLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + _NO_AUTOCONF)
+
+
+def bridge_port(name: str, *, isolated: bool, hairpin: bool) -> Message:
+    """Return the change of a bridge's port: kept from other isolated ones or not, sent back to or not."""
+    flags = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])) + attribute(IFLA_BRPORT_MODE, bytes([hairpin]))
+    of = nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, flags))
+    return Message(RTM_NEWLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + of)
 
 
 def delete_link(name: str) -> Message:

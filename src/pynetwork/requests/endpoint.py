@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError
+from pynetwork.ports import PortBinding
 from pynetwork.records import record
 from pynetwork.requests.common import join_scope, network_scope, pool_of
 from pynetwork.requests.membership import leave
+from pynetwork.requests.ports import choose_ports
 from pynetwork.specs import DEFAULT_GATEWAY, EndpointSpec, StaticRoute
 from pynetwork.store import Delete, PrefixUnchanged, Put
 from pynetwork.types import (
@@ -117,6 +119,10 @@ def _sysctls(value: Mapping[str, object]) -> dict[str, str]:
     return {name: str(setting) for name, setting in value.items()}
 
 
+def _ports(values: Iterable[object]) -> tuple[PortBinding, ...]:
+    return parse_each("ports", values, PortBinding.parse)
+
+
 def _priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"invalid priority {value!r}: a whole number is expected"
@@ -141,6 +147,7 @@ class EndpointRequest:
     aliases: tuple[str, ...] = attrs.field(converter=_aliases)
     routes: tuple[StaticRoute, ...] = attrs.field(converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(converter=_sysctls)
+    ports: tuple[PortBinding, ...] = attrs.field(converter=_ports)
     priority: int = attrs.field(converter=_priority)
     labels: Mapping[str, str] = attrs.field(converter=check_labels)
 
@@ -173,6 +180,7 @@ class EndpointRequest:
             fixed_interface=self.interface is not None,
             created=core.surroundings.clock(),
         )
+        spec = choose_ports(core, draft, spec, self.ports)
         draft.undisturbed.add(network_scope(network.id))
         draft.reserve(Put(f"name/{owner}/{spec.name}", spec.id))
         draft.operations.append(record(f"{owner}/{spec.id}", spec))

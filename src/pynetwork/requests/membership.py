@@ -8,6 +8,7 @@ from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
 from pynetwork.requests.common import driver_of, join_scope, network_scope, sandbox_lock
+from pynetwork.requests.ports import rechoose
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.engine import Draft
     from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.requests.ports import Avoided
     from pynetwork.specs import EndpointSpec, SandboxSpec
     from pynetwork.types import IPAddress
 
-__all__ = ["join", "leave", "leave_all"]
+__all__ = ["join", "leave", "leave_all", "regroup"]
 
 
-def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
+def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided = ()) -> None:
     """
     Draft that an endpoint is put into a sandbox.
 
@@ -30,6 +32,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
         draft: To fill in.
         endpoint: Its id.
         sandbox: Its id.
+        avoid: Host ports that others were found to have; others are chosen in their place.
     """
     row, target = core.endpoint(endpoint), core.sandbox(sandbox)
     spec = row.spec
@@ -41,6 +44,8 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     _check_kind(core, network, target.spec)
     siblings = core.records.joined(sandbox)
     _check_overlap(core, network, siblings)
+    if avoid:
+        spec = rechoose(core, draft, spec, avoid)
     joined = changed(
         spec,
         sandbox=sandbox,
@@ -50,7 +55,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str) -> None:
     )
     draft.rely_on(row.key, row.revision)
     draft.rely_on(target.key, target.revision)
-    _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
+    regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
 
 
 def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -> None:
@@ -78,7 +83,7 @@ def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -
     draft.locks.add(sandbox_lock(spec.sandbox))
     _take_out(draft, row)
     rest = [sibling for sibling in core.records.joined(spec.sandbox) if sibling.spec.id != endpoint]
-    _regroup(core, draft, core.sandbox(spec.sandbox).spec, rest)
+    regroup(core, draft, core.sandbox(spec.sandbox).spec, rest)
 
 
 def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
@@ -103,7 +108,7 @@ def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
     draft.replace(row.replaced(alone), row.replaced(spec))
 
 
-def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
+def regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
     """Choose the providers of the default routes, and plan the members that are new or changed by it."""
     owners = _default_routes(core, [row.spec for row in members])
     for row in members:

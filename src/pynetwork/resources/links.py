@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Bridge", "LinkUp", "Netns", "Veth"]
 
 
+_PORT_FLAGS = ("isolated", "hairpin")
+
+
 @attrs.frozen(kw_only=True)
 class Netns(Resource):
     """
@@ -129,11 +132,14 @@ class Veth(Resource):
         peer: Interface name of the peer, born with it (nothing is moved or renamed).
         mac: MAC of the peer.
         mtu: Bytes, of both ends.
+        isolated: Whether the bridge forwards nothing between it and other isolated ports.
+        hairpin: Whether the bridge may send a frame back where it came from: the way from an endpoint to
+            its own published port, on hosts whose bridges pass frames to iptables (br_netfilter).
     """
 
     kind = "veth"
     rank = 30
-    mutable = frozenset({"bridge", "mtu"})
+    mutable = frozenset({"bridge", "mtu", "isolated", "hairpin"})
 
     name: str
     bridge: str | None = None
@@ -141,6 +147,8 @@ class Veth(Resource):
     peer: str
     mac: str
     mtu: int | None = None
+    isolated: bool = False
+    hairpin: bool = False
 
     @property
     def key(self) -> Key:
@@ -167,6 +175,7 @@ class Veth(Resource):
             f"ip link add {self.name}{common} type veth {peer}",
             f"ip link set {self.name} addrgenmode none",
             f"ip link set {self.name}{master} up",
+            *(f"bridge link set dev {self.name} {flag} on" for flag in _PORT_FLAGS if getattr(self, flag)),
             f"{inside(self.netns)}ip link set {self.peer} addrgenmode none",
         )
 
@@ -177,6 +186,10 @@ class Veth(Resource):
         lines = []
         if self.bridge != getattr(previous, "bridge", None):
             lines.append(f"ip link set {self.name} {f'master {self.bridge}' if self.bridge else 'nomaster'}")
+        for flag in _PORT_FLAGS:
+            if getattr(self, flag) != getattr(previous, flag, None):
+                word = "on" if getattr(self, flag) else "off"
+                lines.append(f"bridge link set dev {self.name} {flag} {word}")
         if self.mtu not in {None, getattr(previous, "mtu", None)}:
             lines.append(f"ip link set {self.name} mtu {self.mtu}")
             lines.append(f"{inside(self.netns)}ip link set {self.peer} mtu {self.mtu}")

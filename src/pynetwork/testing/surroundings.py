@@ -59,5 +59,6 @@ def fake_surroundings(
         process_identity=lambda: process,
         is_alive=lambda identity: identity not in dead,
         boot_id=lambda: boot,
+        ephemeral_ports=lambda: (32768, 60999, ()),
         settle_seconds=0.0,
     )
