@@ -8,7 +8,7 @@ from pynetwork.allocation import Allocations
 from pynetwork.core import Core
 from pynetwork.drivers import BridgeDriver, HostDriver, NullDriver, Registry
 from pynetwork.engine import Engine, Journal, Mirror, World
-from pynetwork.errors import StoreError
+from pynetwork.errors import StoreError, UnavailableError
 from pynetwork.ipam import DefaultIpam, NullIpam, ula_prefix
 from pynetwork.records import AnyDriver, Records, make_options
 from pynetwork.store import Absent, Put, Unchanged
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.store import Store
 
-__all__ = ["assemble", "instance_of", "rebooted"]
+__all__ = ["assemble", "firewall_of", "instance_of", "rebooted"]
 
 
 def instance_of(store: Store, surroundings: Surroundings) -> str:
@@ -44,6 +44,35 @@ def rebooted(store: Store, boot: str) -> bool:
         return False
     compare = Absent("meta/boot") if entry is None else Unchanged("meta/boot", entry.revision)
     return store.transact([compare], [Put("meta/boot", boot)]) is not None and entry is not None
+
+
+def firewall_of(store: Store, wanted: str) -> tuple[str, str | None]:
+    """
+    Return the name of the firewall of an instance, and of the one it had before if that was another.
+
+    It is chosen once and recorded: a program that is installed later must not split the rules of an
+    instance between two firewalls.
+
+    Args:
+        store: The instance's.
+        wanted: A name, or ``auto`` for the one recorded, or else what the host has.
+    """
+    from pynetwork.kernel.firewall import check_name, choose_firewall
+
+    check_name(wanted)
+    entry = store.get("meta/firewall")
+    if wanted == "auto":
+        if entry is not None:
+            return entry.value, None
+        try:
+            wanted = choose_firewall()
+        except UnavailableError:
+            return wanted, None  # said when a network needs it
+    if entry is None or entry.value != wanted:
+        compare = Absent("meta/firewall") if entry is None else Unchanged("meta/firewall", entry.revision)
+        if store.transact([compare], [Put("meta/firewall", wanted)]) is None:
+            return firewall_of(store, wanted)
+    return wanted, None if entry is None or entry.value == wanted else entry.value
 
 
 def assemble(

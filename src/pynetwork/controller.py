@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pynetwork.assembly import assemble, instance_of, rebooted
+from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
 from pynetwork.core import Core, Handle, Surroundings
 from pynetwork.endpoint import Endpoint
 from pynetwork.engine import Report, reconcile
@@ -16,6 +16,7 @@ from pynetwork.log import logger
 from pynetwork.network import Network
 from pynetwork.requests.network import NetworkRequest, delete_network
 from pynetwork.requests.sandbox import SandboxRequest
+from pynetwork.resources import Ruleset
 from pynetwork.sandbox import Sandbox
 from pynetwork.store import SqliteStore
 
@@ -58,6 +59,9 @@ class Controller:
         ipam: The caller's own IPAM drivers, likewise.
         default_driver: Type of a network when none is named.
         driver_options: Driver name to the options its networks have unless told otherwise.
+        firewall: What isolates networks and publishes ports: ``nftables``, ``iptables``, ``none`` (somebody
+            else does), or ``auto``: the one this instance has used so far, or else what the host has.
+            Naming another moves all rules to it.
         store: Where the records are, instead of *state_dir*.
         kernel: The host, such as ``pynetwork.testing.FakeKernel``; or a function that returns it for
             the id of the instance and the directory of namespaces, whose result is closed with the
@@ -79,6 +83,7 @@ class Controller:
         ipam: Iterable[IpamDriver] = (),
         default_driver: str = "bridge",
         driver_options: Mapping[str, Any] | None = None,
+        firewall: str = "auto",
         store: Store | None = None,
         kernel: Kernel | Callable[[str, Path], Kernel] | None = None,
         surroundings: Surroundings | None = None,
@@ -93,10 +98,17 @@ class Controller:
                 stack.callback(store.close)
                 self._erase_places = partial(_remove_places, store, netns_dir)
             instance = instance_of(store, around)
-            host = _linux_kernel if kernel is None else kernel
-            if callable(host):
-                host = host(instance, netns_dir)
+            is_moving = False
+            if kernel is None:
+                name, previous = firewall_of(store, firewall)
+                is_moving = previous is not None
+                host: Kernel = _linux_kernel(instance, netns_dir, name, previous)
                 stack.callback(host.close)
+            elif callable(kernel):
+                host = kernel(instance, netns_dir)
+                stack.callback(host.close)
+            else:
+                host = kernel
             self._core = assemble(
                 instance,
                 store,
@@ -110,7 +122,7 @@ class Controller:
             )
             reboot = rebooted(store, around.boot_id())  # writes, so before all is read
             self._core.engine.mirror.load()
-            self._recover(reboot=reboot)
+            self._recover(anew=reboot or is_moving)
             self._stack = stack.pop_all()
 
     @property
@@ -230,6 +242,19 @@ class Controller:
         self._core.check_open()
         return reconcile(self._core.engine, dry_run=dry_run)
 
+    def check(self) -> tuple[str, ...]:
+        """
+        Look, at next to no cost, whether somebody has taken our rules away, as ``nft flush ruleset`` does.
+
+        Returns:
+            What is missing, in words; nothing when all is well. :meth:`reconcile` repairs it.
+        """
+        core = self._core
+        with core.reading():
+            is_wanted = core.engine.world.is_wanted(Ruleset().key)
+        look = getattr(core.engine.kernel, "missing", None)
+        return look() if is_wanted and look is not None else ()
+
     @contextmanager
     def scratch(self) -> Iterator[Self]:
         """
@@ -307,12 +332,12 @@ class Controller:
         self._core.check_open()
         return NetworkRequest.parse(self._core, driver or self._default_driver, name, **arguments)
 
-    def _recover(self, *, reboot: bool) -> None:
-        """Finish or undo what dead processes left; after a reboot make everything anew."""
+    def _recover(self, *, anew: bool) -> None:
+        """Finish or undo what dead processes left; or make everything anew that is not there."""
         engine = self._core.engine
-        if reboot:
+        if anew:
             report = reconcile(engine)
-            logger().info("the host was rebooted: %s", report)
+            logger().info("the host was rebooted, or has another firewall: %s", report)
             return
         for intent in list(engine.world.intents.values()):
             if engine.is_dead(intent):
@@ -320,10 +345,17 @@ class Controller:
                     logger().warning("%s: %s", intent.what, line)
 
 
-def _linux_kernel(instance: str, netns_dir: Path) -> Kernel:
-    from pynetwork.kernel import LinuxKernel
+def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str | None) -> Kernel:
+    from pynetwork.kernel.linux import LinuxKernel
 
-    return LinuxKernel(instance, netns_dir)
+    kernel = LinuxKernel(instance, netns_dir, firewall)
+    if previous is not None:
+        try:
+            kernel.retire(previous)
+        except BaseException:
+            kernel.close()
+            raise
+    return kernel
 
 
 def _remove_places(store: SqliteStore, netns_dir: Path) -> None:

@@ -105,7 +105,9 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
 def _observe(engine: Engine) -> _Findings:
     with engine.mirror.lock:
         expected = _expected(engine)
-    observed = engine.kernel.observe(Plan(dict.fromkeys(item for plan in expected.values() for item in plan)))
+        everything = Plan(dict.fromkeys(item for plan in _plans(engine) for item in plan))
+        revision = engine.mirror.revision
+    observed = engine.kernel.observe(everything)
     with engine.mirror.lock:
         # A request may have come or gone since. Its intent was written before its first step, so
         # whatever it made is in the plans by now, and is none of our business.
@@ -114,6 +116,9 @@ def _observe(engine: Engine) -> _Findings:
         known = _claimed(engine)
     stable = {scope: plan for scope, plan in expected.items() if still.get(scope) == plan}
     by_key = {resource.key: resource for resource in observed}
+    if engine.mirror.revision != revision:
+        # What has no name may be of a request that came since: it is left for another time.
+        observed = Plan(resource for resource in observed if not resource.nameless)
     return _Findings(
         repairs=_drift(stable, by_key),
         prunes=diff(Plan(item for item in observed if item.key not in known), Plan()),
@@ -129,9 +134,14 @@ def _expected(engine: Engine) -> dict[str, Plan]:
 
 def _claimed(engine: Engine) -> set[Key]:
     """Return the keys of all that is recorded, or part of a request under way."""
+    return {key for plan in _plans(engine) for item in plan for key in item.keys}
+
+
+def _plans(engine: Engine) -> list[Plan]:
+    """Return the plans of all scopes, and those before the requests under way."""
     plans = [scoped.plan for scoped in engine.world.scopes.values()]
     plans += (plan for intent in engine.world.intents.values() for plan in intent.before.values())
-    return {key for plan in plans for item in plan for key in item.keys}
+    return plans
 
 
 def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource]) -> dict[str, Steps]:

@@ -96,6 +96,10 @@ class World:
         """Return the requests that are not done."""
         return (intent for identity, intent in self.intents.items() if identity not in self.done)
 
+    def is_wanted(self, key: Key) -> bool:
+        """Whether any scope has the object *key*."""
+        return key in self._holders
+
     def mark_done(self, intent: Intent) -> bool:
         """Note that a request of this process holds nothing any more; False if another undid it."""
         known = self.intents.get(intent.id)

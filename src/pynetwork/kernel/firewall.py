@@ -19,6 +19,7 @@ __all__ = [
     "Firewall",
     "NoFirewall",
     "RulesRefusedError",
+    "check_name",
     "choose_firewall",
     "is_of_firewall",
     "open_firewall",
@@ -126,6 +127,18 @@ def choose_firewall() -> str:
     raise UnavailableError(msg)
 
 
+def check_name(name: object) -> None:
+    """
+    Check that *name* is that of a firewall, or ``auto``.
+
+    Raises:
+        InvalidValueError: It is not.
+    """
+    if name != "auto" and name not in FIREWALLS:
+        msg = f"unknown firewall {name!r}: known are auto, {', '.join(FIREWALLS)}"
+        raise InvalidValueError(msg)
+
+
 def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]], object]) -> Firewall:
     """
     Return the firewall called *name*, for an instance.
@@ -139,6 +152,7 @@ def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]
         InvalidValueError: There is none of that name.
         UnavailableError: The host has none.
     """
+    check_name(name)
     name = choose_firewall() if name == "auto" else name
     if name == "none":
         return NoFirewall()
@@ -146,8 +160,8 @@ def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]
         from pynetwork.kernel.nftables import NftablesFirewall
 
         return NftablesFirewall(instance, home)
-    msg = f"unknown firewall {name!r}: known are auto, {', '.join(FIREWALLS)}"
-    raise InvalidValueError(msg)
+    msg = "the iptables firewall is not there yet"
+    raise UnavailableError(msg)
 
 
 def is_of_firewall(resource: Resource) -> bool:

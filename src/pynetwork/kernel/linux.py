@@ -118,6 +118,18 @@ class LinuxKernel:
         )
         return observer.observe(expected)
 
+    def missing(self) -> tuple[str, ...]:
+        """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
+        return self.firewall().missing()
+
+    def retire(self, firewall: str) -> None:
+        """Remove all rules that the firewall of that name has of this instance: another takes over."""
+        other = open_firewall(firewall, self._instance, self.namespaces.home)
+        try:
+            other.remove()
+        finally:
+            other.close()
+
     def flush(self) -> None:
         """Wait until all that was deleted is gone."""
         self._later.flush()

@@ -27,12 +27,14 @@ class Resource:
         rank: Place in the order of creation; deletion runs in reverse.
         shared: Whether several scopes may ask for the same object; it goes when the last lets go.
         mutable: Fields that can be changed in place; a change of any other replaces the object.
+        nameless: Whether nothing tells whose it is but that no record knows it.
     """
 
     kind: ClassVar[str]
     rank: ClassVar[int]
     shared: ClassVar[bool] = False
     mutable: ClassVar[frozenset[str]] = frozenset()
+    nameless: ClassVar[bool] = False
 
     _keys: tuple[Key, ...] | None = attrs.field(default=None, eq=False, repr=False, init=False)
     _site: tuple[CodeType, int] | None = attrs.field(default=None, eq=False, repr=False, init=False)

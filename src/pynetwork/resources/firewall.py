@@ -365,6 +365,7 @@ class StrayElement(Resource):
 
     kind = "stray_element"
     rank = 26
+    nameless = True
 
     of: str
     first: str
