@@ -87,7 +87,6 @@ class Journal:
             self.commit(intent, draft.on_commit)
             return
         with self.mirror.lock:
-            self.mirror.refresh()
             if not self.world.mark_done(intent):
                 raise _taken_for_dead(intent)
         if self.settle_seconds:
