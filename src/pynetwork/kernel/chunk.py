@@ -256,6 +256,10 @@ class Chunk:
                     self._outcome.fail(position, error)
                     return False
                 self._pending.append((position, message))
+                if operation.first:
+                    self._deliver()
+                    if self._outcome.error is not None:
+                        return False
             self._deliver()
         finally:
             self._pending.clear()

@@ -77,6 +77,10 @@ class Host(Protocol):
         """Delete a bridge that is ours, soon, and free its name now."""
         ...
 
+    def doom_veth(self, veth: Veth) -> None:
+        """Delete a veth pair that is ours: no packet passes from now on, the rest goes soon."""
+        ...
+
     def adopt_address(self, address: Address) -> None:
         """Take an existing address as it is, or make it."""
         ...
@@ -121,10 +125,11 @@ class Write:
 
 @attrs.frozen
 class Send:
-    """Send a message."""
+    """Send a message; with *first* nothing that follows, unless this went well."""
 
     place: str | None
     build: Callable[[Lookup], Message]
+    first: bool = False
 
 
 @attrs.frozen
@@ -146,20 +151,19 @@ class Treat:
 Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat
 
 
-def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...]:
+def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     """
     Return what to do for *step*.
 
     Args:
         step: Any but an effect.
         group: Of links that we make.
-        doomed: Group of links that are to be deleted.
     """
     resource = step.resource
     if is_of_firewall(resource):
         return (Filter(None, step),)
     if step.verb is Verb.DELETE:
-        return _delete(resource, doomed)
+        return _delete(resource)
     if step.verb is Verb.UPDATE:
         return _update(resource, step.previous)
     return _create(resource, group)
@@ -207,15 +211,14 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
     raise NotImplementedError(msg)
 
 
-def _delete(resource: Resource, doomed: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
+def _delete(resource: Resource) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
     match resource:
         case Netns(path=path):
             return (Unpin(None, path),)
         case Bridge():
             return (Treat(None, lambda host: host.doom_bridge(resource)),)
-        case Veth(name=name):
-            # Down at once, so that no packet passes any more; gone when the doomed group is deleted.
-            return (Send(None, lambda _: rtnl.set_link(name, up=False, group=doomed)),)
+        case Veth():
+            return (Treat(None, lambda host: host.doom_veth(resource)),)
         case Address(adopt=True):
             return (Treat(None, lambda host: host.drop_address(resource)),)
         case Address(netns=place, dev=dev, cidr=cidr):
@@ -229,19 +232,17 @@ def _delete(resource: Resource, doomed: int) -> tuple[Operation, ...]:  # noqa: 
 
 def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
     """Return what makes a bridge."""
-    name = bridge.name
+    name, mtu = bridge.name, bridge.mtu
+    make = partial(
+        rtnl.bridge, name, group=group, mac=bridge.mac, multicast_snooping=bridge.multicast_snooping
+    )
+    # One that it is made with, a bridge forgets for 1500 or that of its ports when ports come and go.
+    size = () if mtu is None else (Send(None, lambda _: rtnl.set_link(name, mtu=mtu)),)
+    # First, lest the rest is done to a bridge of somebody else that has the name.
     return (
-        Send(
-            None,
-            lambda _: rtnl.bridge(
-                name,
-                group=group,
-                mac=bridge.mac,
-                mtu=bridge.mtu,
-                multicast_snooping=bridge.multicast_snooping,
-            ),
-        ),
+        Send(None, lambda _: make(), first=True),
         Send(None, lambda _: rtnl.no_autoconf(name)),
+        *size,
         Write(None, bridge.accept_ra, "0"),
     )
 

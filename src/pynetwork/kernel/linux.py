@@ -138,10 +138,11 @@ class LinuxKernel:
         operations = [
             (number, operation)
             for number, step in enumerate(steps)
-            for operation in compile_step(step, group=self.group, doomed=self.doomed)
+            for operation in compile_step(step, group=self.group)
         ]
         places = {operation.place for _, operation in operations}
         places.update(step.resource.netns for step in steps if isinstance(step.resource, Veth))
+        places.update(step.resource.path for step in steps if isinstance(step.resource, Netns))
         opened = self._fresh.take(places)
         try:
             self._run(steps, operations, opened)
@@ -153,8 +154,6 @@ class LinuxKernel:
                     self._fresh.keep(path, each)
                 else:
                     each.close()
-            if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
-                self._reap_soon()
 
     def _run(
         self,
@@ -320,6 +319,15 @@ class LinuxKernel:
             self._host.request(change)
         self._bridges.pop((None, bridge.name), None)
         self._reap_soon()
+
+    def doom_veth(self, veth: Veth) -> None:
+        """Delete a veth pair that is ours: no packet passes from now on, the rest goes soon."""
+        link = self._link(veth.name)
+        if link is None or link.group == self.doomed:
+            raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
+        if link.group == self.group:
+            self._host.request(rtnl.set_link(index=link.ifindex, up=False, group=self.doomed))
+            self._reap_soon()
 
     def adopt_address(self, address: Address) -> None:
         """Take an existing address as it is, or make it."""
