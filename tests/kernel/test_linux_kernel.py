@@ -241,3 +241,19 @@ def test_a_veth_leaves_a_namespace_that_somebody_keeps_open(kernel: LinuxKernel,
         kernel.flush()
         assert oracle.links().keys() == {"lo"}
         assert oracle.links(f"/proc/self/fd/{held.fileno()}").keys() == {"lo"}
+
+
+def test_a_name_inside_is_free_for_another_process_as_soon_as_its_link_was_deleted(
+    kernel: LinuxKernel, oracle: Oracle
+) -> None:
+    """Whoever is in need of it does not wait for the process that put the deletion off."""
+    make(kernel, WIRE)
+    other = LinuxKernel(INSTANCE, DIRECTORY)
+    try:
+        other.flush()
+        base = Plan((NETNS, BRIDGE, LinkUp(dev="br0")))
+        make(kernel, base, WIRE)
+        make(other, Plan((*base, attrs.evolve(VETH, name="veth1"))), base)
+        assert oracle.links(PATH)["eth0"].peer == oracle.links()["veth1"].ifindex
+    finally:
+        other.close()

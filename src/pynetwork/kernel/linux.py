@@ -119,7 +119,8 @@ class LinuxKernel:
         return observer.observe(expected)
 
     def flush(self) -> None:
-        """Wait until all that was deleted is gone."""
+        """Wait until all that was deleted is gone, by whichever process of this instance."""
+        self._reap_soon()
         self._later.flush()
 
     def close(self) -> None:
