@@ -85,7 +85,7 @@ class Inside:
         """Return a block in which the calling thread is in it."""
         from pynetwork.kernel.netns import entered
 
-        return entered("/proc/self/ns/net" if self._path is None else self._path)
+        return entered(self._namespaces.home_path if self._path is None else self._path)
 
     def statistics(self) -> dict[str, InterfaceStatistics]:
         """Return the counters of its interfaces but ``lo``, by name."""
