@@ -22,7 +22,7 @@ from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
-from pynetwork.resources import Announce, Netns, Veth
+from pynetwork.resources import Announce, Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.plan import Step
-    from pynetwork.resources import Address, Bridge
+    from pynetwork.resources import Address
 
 __all__ = ["LinuxKernel"]
 
@@ -164,6 +164,9 @@ class LinuxKernel:
     ) -> None:
         done: set[int] = set()
         indexes = dict(self._bridges)
+        for step in steps:
+            if isinstance(step.resource, Bridge):  # made anew after somebody deleted it, perhaps
+                indexes.pop((None, step.resource.name), None)
         for place, run in groupby(range(len(operations)), key=lambda at: operations[at][1].place):
             positions = list(run)
             outcome = Chunk(self, place, [operations[at][1] for at in positions], indexes, opened).run()
