@@ -26,6 +26,7 @@ from pynetwork.resources import Announce, Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from pynetwork.kernel.compile import Operation
@@ -84,15 +85,20 @@ class LinuxKernel:
         if effects:
             self._emit(effects)
             steps = [step for step in steps if step.verb is not Verb.EMIT]
+        going = frozenset(
+            step.resource.path
+            for step in steps
+            if step.verb is Verb.DELETE and isinstance(step.resource, Netns) and step.resource.adopted is None
+        )
         if not replay:
-            self._take(steps)
+            self._take(steps, going)
             return
         number = 0
         for is_rule, run in groupby(steps, key=lambda step: is_of_firewall(step.resource)):
             together = list(run)
             for part in [together] if is_rule else [[step] for step in together]:
                 try:
-                    self._retake(part)
+                    self._retake(part, going)
                 except RulesRefusedError as error:
                     done = steps[: number + error.number]
                     raise StepFailedError(steps[number + error.number], done) from error.__cause__
@@ -134,12 +140,12 @@ class LinuxKernel:
 
     # Steps
 
-    def _take(self, steps: Sequence[Step]) -> None:
-        """Take *steps*, consecutive operations in one namespace at once."""
+    def _take(self, steps: Sequence[Step], going: AbstractSet[str] = frozenset()) -> None:
+        """Take *steps*, consecutive operations in one namespace at once; *going* namespaces are deleted."""
         operations = [
             (number, operation)
             for number, step in enumerate(steps)
-            for operation in compile_step(step, group=self.group)
+            for operation in compile_step(step, group=self.group, going=going)
         ]
         places = {operation.place for _, operation in operations}
         places.update(step.resource.netns for step in steps if isinstance(step.resource, Veth))
@@ -180,7 +186,7 @@ class LinuxKernel:
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 
-    def _retake(self, steps: Sequence[Step]) -> None:
+    def _retake(self, steps: Sequence[Step], going: AbstractSet[str]) -> None:
         """Take a step that may have been taken before, or several of the firewall."""
         step = steps[0]
         resource = step.resource
@@ -193,7 +199,7 @@ class LinuxKernel:
             msg = f"namespace {resource.adopted} was adopted; once lost it cannot be adopted again"
             raise UnavailableError(msg)
         try:
-            self._take((step,))
+            self._take((step,), going)
         except StepFailedError as error:
             cause = error.__cause__
             code = cause.errno if isinstance(cause, OSError) else None
@@ -201,18 +207,16 @@ class LinuxKernel:
                 return
             if step.verb is Verb.DELETE or code not in {errno.EEXIST, *_GONE}:
                 raise (cause or error) from None
-            self._make_as_wanted(step, cause or error)
+            self._make_as_wanted(step)
 
-    def _make_as_wanted(self, step: Step, error: BaseException) -> None:
+    def _make_as_wanted(self, step: Step) -> None:
         resource = step.resource
         found = [item for item in self.observe(Plan((resource,))) if item.key == resource.key]
         if not found and isinstance(resource, Netns):
             netns.unpin(resource.path)  # a file without a namespace on it, left by a crash or a reboot
-        steps = diff(Plan(found), Plan((resource,)))
-        if not found and not isinstance(resource, Netns) and step.verb is Verb.CREATE:
-            raise error from None  # somebody else's is in the way
         try:
-            self._take(steps)
+            # What was in the way and is not found may have gone meanwhile; somebody else's is still there.
+            self._take(diff(Plan(found), Plan((resource,))))
         except StepFailedError as again:
             raise (again.__cause__ or again) from None
 
@@ -324,14 +328,21 @@ class LinuxKernel:
         self._bridges.pop((None, bridge.name), None)
         self._reap_soon()
 
-    def doom_veth(self, veth: Veth) -> None:
+    def doom_veth(self, veth: Veth, *, cut_off: bool) -> None:
         """Delete a veth pair that is ours: no packet passes from now on, the rest goes soon."""
         link = self._link(veth.name)
         if link is None or link.group == self.doomed:
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group == self.group:
+            if cut_off:
+                self._cut_off(veth.netns, link.link)
             self._host.request(rtnl.set_link(index=link.ifindex, up=False, group=self.doomed))
             self._reap_soon()
+
+    def _cut_off(self, path: str, index: int) -> None:
+        """Take down the end inside of a veth pair that lives on for a moment: its routes are free at once."""
+        with suppress(OSError), self.namespaces.call(path, NetlinkSocket) as socket:
+            socket.request(rtnl.set_link(index=index, up=False))
 
     def adopt_address(self, address: Address) -> None:
         """Take an existing address as it is, or make it."""
