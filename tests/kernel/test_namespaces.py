@@ -311,6 +311,18 @@ def test_a_namespace_of_its_own_does_not_take_a_link_of_somebody_else(
     host.run(["ip", "link", "delete", "out0"])
 
 
+def test_an_address_that_is_there_already_is_not_taken_away_by_the_undo(
+    host: PrivateHost, oracle: Oracle
+) -> None:
+    with Namespace() as namespace:
+        path = str(namespace.path)
+        namespace.run(["ip", "address", "add", "10.1.1.1/24", "dev", "lo"], check=True)
+        theirs, ours = (Address(netns=path, dev="lo", cidr=f"10.1.{n}.1/24") for n in (1, 2))
+        with pytest.raises(ApplyError, match="already assigned"):
+            namespace.configure(Plan((ours, theirs)))
+        assert oracle.cidrs("lo", path) == {"127.0.0.1/8", "::1/128", "10.1.1.1/24"}
+
+
 def test_settings_of_the_host_are_written_on_the_host_from_wherever(host: PrivateHost) -> None:
     with Namespace() as namespace:
         fresh = Namespaces(NetlinkSocket)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
-from pynetwork.kernel.compile import Make, compile_step, create_bridge
+from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
@@ -179,10 +179,8 @@ class LinuxKernel:
             done.update(positions[position] for position in outcome.done)
             if outcome.error is not None:
                 self._bridges = {}
-                failed = steps[operations[positions[outcome.failed]][0]]
-                undone = {number for at, (number, _) in enumerate(operations) if at not in done}
-                finished = [step for number, step in enumerate(steps) if number not in undone]
-                raise StepFailedError(failed, finished) from explained(outcome.error, failed)
+                number = operations[positions[outcome.failed]][0]
+                raise _failure(steps, number, operations, done) from explained(outcome.error, steps[number])
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 
@@ -365,6 +363,19 @@ class LinuxKernel:
 
     def _index(self, name: str) -> int:
         return answers.parse_link(self._host.ask(rtnl.get_link(name))).ifindex
+
+
+def _failure(
+    steps: Sequence[Step], failed: int, operations: Sequence[tuple[int, Operation]], done: AbstractSet[int]
+) -> StepFailedError:
+    """Return the failure of step number *failed* when the operations *done* took effect."""
+    undone = {number for at, (number, _) in enumerate(operations) if at not in done}
+    own = [(at, operation) for at, (number, operation) in enumerate(operations) if number == failed]
+    return StepFailedError(
+        steps[failed],
+        [step for number, step in enumerate(steps) if number not in undone],
+        half_done=any(at in done or isinstance(operation, Treat) for at, operation in own),
+    )
 
 
 def _prepare_namespace() -> NetlinkSocket:

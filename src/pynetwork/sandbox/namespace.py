@@ -178,7 +178,7 @@ class Namespace:
         try:
             self._kernel.apply(diff(self._plan, plan))
         except StepFailedError as error:
-            reached = progress(self._plan, (*error.done, error.failed))
+            reached = progress(self._plan, error.to_undo)
             self._kernel.apply(diff(reached, self._plan), replay=True)
             msg = f"cannot configure namespace {self.path}: {error.failed} failed: {error.__cause__}"
             raise ApplyError(
