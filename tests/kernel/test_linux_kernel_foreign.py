@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,8 @@ import pytest
 
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.kernel import LinuxKernel
+from pynetwork.kernel.explain import explained
+from pynetwork.kernel.netlink import NetlinkError
 from pynetwork.plan import Plan, Step, StepFailedError, Verb, diff
 from pynetwork.resources import Address, Bridge, LinkUp, Netns, Resource, Route, Sysctl, Veth
 
@@ -246,6 +248,13 @@ def test_an_error_says_why(resource: Resource, code: int, words: str, kernel: Li
     assert set(kernel.observe(wire)) == set(wire)
 
 
+@pytest.mark.parametrize(("resource", "module"), [(BRIDGE, "bridge"), (VETH, "veth")])
+def test_a_missing_module_is_named(resource: Resource, module: str) -> None:
+    """The kernel only says that the operation is not supported."""
+    error = explained(NetlinkError(errno.EOPNOTSUPP, "Unknown device type"), Step(Verb.CREATE, resource))
+    assert f"Unknown device type (the kernel lacks {module}: modprobe {module})" in str(error)
+
+
 def test_no_privilege_says_which(host: PrivateHost) -> None:
     """In a process that gave its capabilities up."""
     code = (
@@ -257,7 +266,7 @@ def test_no_privilege_says_which(host: PrivateHost) -> None:
         "try:\n    Controller()\nexcept UnavailableError as error:\n    print(error)\n"
     )
     result = subprocess.run(
-        [os.sys.executable, "-c", code],  # type: ignore[attr-defined]
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=True,
