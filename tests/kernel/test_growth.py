@@ -115,7 +115,7 @@ def test_controllers_that_come_and_go_leave_nothing_behind(host: PrivateHost, or
             return observe(controller, oracle)
 
     before = once(0)
-    for number in range(40):
+    for number in range(20):
         once(number)
     after = once(0)
     assert not set(after - before) - {"records"}, after - before
