@@ -166,7 +166,10 @@ def controller(host: PrivateHost) -> Iterator[Controller]:
     try:
         yield controller
     finally:
-        controller.erase()
+        try:
+            controller.erase()
+        finally:
+            controller.close()
 
 
 @pytest.fixture

@@ -144,6 +144,16 @@ def test_another_process_finds_and_uses_the_networks(controller: Controller) -> 
     assert controller.reconcile().is_clean
 
 
+def test_the_host_s_own_namespace_is_a_sandbox_for_the_next_controller_too(host: PrivateHost) -> None:
+    with Controller() as first:
+        first.new_network("host", "host").create_endpoint("e").join(first.new_sandbox("box", netns="host"))
+    with Controller() as second:
+        assert second.sandboxes["box"].netns_path is None
+        assert second.networks["host"].endpoints["e"].sandbox == second.sandboxes["box"]
+        assert second.reconcile().is_clean
+        second.erase()
+
+
 def test_networks_outlive_the_controller(host: PrivateHost, oracle: Oracle) -> None:
     with Controller() as first:
         network = first.new_network("bridge", "n", subnets=["10.88.0.0/24"])
