@@ -73,6 +73,14 @@ def test_packets_of_the_mtu_pass_and_larger_ones_do_not(controller: Controller, 
     assert controller.reconcile().is_clean
 
 
+def test_links_too_small_for_ipv6_carry_ipv4(controller: Controller, oracle: Oracle) -> None:
+    network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24"], options={"mtu": 1000})
+    (_, first), (two, _) = wire(controller, "n", "one"), wire(controller, "n", "two")
+    assert oracle.links(path_of(first))["eth0"].mtu == 1000
+    assert all(ping(first, target) for target in (two.addresses[0], network.gateways[0]))
+    assert controller.reconcile().is_clean
+
+
 def test_interfaces_have_the_name_mac_address_and_settings_asked_for(
     controller: Controller, oracle: Oracle
 ) -> None:

@@ -6,7 +6,7 @@ Pure but for the functions that operations hold: those look things up when their
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
@@ -45,6 +45,8 @@ __all__ = [
     "Write",
     "compile_step",
 ]
+
+_IPV6_MTU: Final = 1280  # a link of less has no IPv6 at all (RFC 8200 section 5)
 
 
 class Lookup(Protocol):
@@ -245,8 +247,8 @@ def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
     return (
         Send(None, lambda _: make(), first=True),
         Send(None, lambda _: rtnl.no_autoconf(name)),
-        *size,
         Write(None, bridge.accept_ra, "0"),
+        *size,
     )
 
 
@@ -263,6 +265,8 @@ def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
             master=None if veth.bridge is None else look.index(veth.bridge),
         )
 
+    if veth.mtu is not None and veth.mtu < _IPV6_MTU:
+        return (Send(None, build),)
     return (
         Send(None, build),
         Send(None, lambda _: rtnl.no_autoconf(veth.name)),
