@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CLONE_NEWNET = 0x40000000
 STATE_DIRECTORIES = (Path("/run/pynetwork"), Path("/var/lib/pynetwork"))
+PRIVATE_HOST_MARK = ".made-by-pynetwork-testing"  # of private hosts, another process's perhaps
 GRACE_SECONDS = 2.0  # what goes asynchronously may take that long
 PRIVATE_HOST_SECONDS = 60
 
@@ -78,7 +79,12 @@ def observe_host() -> Counter[str]:
     found = Counter(f"link {name}" for _, name in socket.if_nameindex())
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
     found.update(f"namespace {line.split()[4]}" for line in lines if " - nsfs " in line)
-    found.update(f"file {path}" for directory in STATE_DIRECTORIES for path in directory.rglob("*"))
+    found.update(
+        f"file {path}"
+        for directory in STATE_DIRECTORIES
+        for path in directory.rglob("*")
+        if path.name != PRIVATE_HOST_MARK
+    )
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
             found.update(f"child {pid}" for pid in (task / "children").read_text(encoding="ascii").split())

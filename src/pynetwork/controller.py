@@ -219,9 +219,9 @@ class Controller:
             The sandbox.
 
         Raises:
-            InvalidValueError: Malformed.
+            InvalidValueError: Malformed, or *netns* is no network namespace.
             ConflictError: The name is in use.
-            ApplyError: The host refused a step, or *netns* is no network namespace.
+            ApplyError: The host refused a step; it is as before.
         """
         core = self._core
         request = SandboxRequest(

@@ -91,17 +91,25 @@ class StepFailedError(Exception):
     """
     Raised by a kernel when a step fails.
 
-    Attributes:
-        failed: The step; it may be half done.
+    Args:
+        failed: The step.
         done: The steps that took effect, before or after it. The others did not.
+        half_done: Whether the step that failed may have taken effect in part. Only then it is undone:
+            it may have failed because what it was to make is there already, and somebody else's.
 
     The reason is chained as ``__cause__``.
     """
 
-    def __init__(self, failed: Step, done: Sequence[Step]) -> None:
+    def __init__(self, failed: Step, done: Sequence[Step], *, half_done: bool = True) -> None:
         super().__init__(str(failed))
         self.failed = failed
         self.done = tuple(done)
+        self.half_done = half_done
+
+    @property
+    def to_undo(self) -> tuple[Step, ...]:
+        """The steps that took effect, if only in part."""
+        return (*self.done, self.failed) if self.half_done else self.done
 
 
 def merge(plans: Iterable[Plan]) -> Plan:

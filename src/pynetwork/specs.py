@@ -328,7 +328,7 @@ class SandboxSpec:
 
     id: str
     name: str
-    netns: str | None
+    netns: str | None = None
     adopted: str | None = None
     hostname: str | None = None
     labels: Mapping[str, str] = attrs.field(factory=dict, converter=_labels, hash=False)

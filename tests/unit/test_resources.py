@@ -67,9 +67,10 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
     (
         Bridge(name="br0", mac=MAC, mtu=1400),
         [
-            f"ip link add br0 address {MAC} mtu 1400 type bridge mcast_snooping 0",
+            f"ip link add br0 address {MAC} type bridge mcast_snooping 0",
             "ip link set br0 addrgenmode none",
             "sysctl -w net.ipv6.conf.br0.accept_ra=0",
+            "ip link set br0 mtu 1400",
         ],
         ["ip link delete br0"],
     ),

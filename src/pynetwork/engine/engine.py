@@ -156,7 +156,7 @@ class Engine:
                 self.kernel.apply(steps, replay=draft.finish)
             self.journal.complete(intent, draft)
         except StepFailedError as error:
-            leftovers = self._undo(old, progress(old, (*error.done, error.failed)))
+            leftovers = self._undo(old, progress(old, error.to_undo))
             self._abort(draft, intent, leftovers)
             if isinstance(error.__cause__, RequestError) and not leftovers:
                 raise error.__cause__ from None  # such as a port that somebody else has

@@ -12,7 +12,7 @@ import attrs
 
 from pynetwork.errors import PynetworkError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
-from pynetwork.kernel.compile import Filter, Host, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel.compile import Filter, Make, Pin, Send, Treat, Unpin, Write
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.netlink import NetlinkSocket
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
+    from pynetwork.kernel.host_links import HostLinks
     from pynetwork.kernel.netlink import Message
     from pynetwork.kernel.netns import Namespaces, Opened
 
@@ -38,10 +39,11 @@ _FIRST_INNER: Final = 16
 _INNER: Final = 2000
 
 
-class _Place(Host, Protocol):
+class _Place(Protocol):
     """The kernel that a chunk is carried out for."""
 
     namespaces: Namespaces
+    links: HostLinks
 
     @property
     def host(self) -> NetlinkSocket:
@@ -236,7 +238,7 @@ class Chunk:
                 case Unpin(path=path):
                     netns.unpin(path)
                 case Treat(act=act):
-                    act(self._kernel)
+                    act(self._kernel.links)
         except (OSError, PynetworkError) as error:
             self._outcome.fail(position, error)
             return False
@@ -256,6 +258,10 @@ class Chunk:
                     self._outcome.fail(position, error)
                     return False
                 self._pending.append((position, message))
+                if operation.first:
+                    self._deliver()
+                    if self._outcome.error is not None:
+                        return False
             self._deliver()
         finally:
             self._pending.clear()

@@ -6,7 +6,7 @@ Pure but for the functions that operations hold: those look things up when their
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
@@ -27,6 +27,7 @@ from pynetwork.resources import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from pynetwork.kernel.netlink import Message
     from pynetwork.resources import Resource
@@ -44,6 +45,8 @@ __all__ = [
     "Write",
     "compile_step",
 ]
+
+_IPV6_MTU: Final = 1280  # a link of less has no IPv6 at all (RFC 8200 section 5)
 
 
 class Lookup(Protocol):
@@ -75,6 +78,10 @@ class Host(Protocol):
 
     def doom_bridge(self, bridge: Bridge) -> None:
         """Delete a bridge that is ours, soon, and free its name now."""
+        ...
+
+    def doom_veth(self, veth: Veth, *, cut_off: bool) -> None:
+        """Delete a veth pair that is ours, soon; with *cut_off* free what is routed through it inside now."""
         ...
 
     def adopt_address(self, address: Address) -> None:
@@ -121,10 +128,11 @@ class Write:
 
 @attrs.frozen
 class Send:
-    """Send a message."""
+    """Send a message; with *first* nothing that follows, unless this went well."""
 
     place: str | None
     build: Callable[[Lookup], Message]
+    first: bool = False
 
 
 @attrs.frozen
@@ -146,20 +154,20 @@ class Treat:
 Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat
 
 
-def compile_step(step: Step, *, group: int, doomed: int) -> tuple[Operation, ...]:
+def compile_step(step: Step, *, group: int, going: AbstractSet[str]) -> tuple[Operation, ...]:
     """
     Return what to do for *step*.
 
     Args:
         step: Any but an effect.
         group: Of links that we make.
-        doomed: Group of links that are to be deleted.
+        going: Paths of namespaces that are deleted together with what is in them.
     """
     resource = step.resource
     if is_of_firewall(resource):
         return (Filter(None, step),)
     if step.verb is Verb.DELETE:
-        return _delete(resource, doomed)
+        return _delete(resource, going)
     if step.verb is Verb.UPDATE:
         return _update(resource, step.previous)
     return _create(resource, group)
@@ -207,15 +215,15 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
     raise NotImplementedError(msg)
 
 
-def _delete(resource: Resource, doomed: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
+def _delete(resource: Resource, going: AbstractSet[str]) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
     match resource:
         case Netns(path=path):
             return (Unpin(None, path),)
         case Bridge():
             return (Treat(None, lambda host: host.doom_bridge(resource)),)
-        case Veth(name=name):
-            # Down at once, so that no packet passes any more; gone when the doomed group is deleted.
-            return (Send(None, lambda _: rtnl.set_link(name, up=False, group=doomed)),)
+        case Veth():
+            stays = resource.netns not in going
+            return (Treat(None, lambda host: host.doom_veth(resource, cut_off=stays)),)
         case Address(adopt=True):
             return (Treat(None, lambda host: host.drop_address(resource)),)
         case Address(netns=place, dev=dev, cidr=cidr):
@@ -229,20 +237,18 @@ def _delete(resource: Resource, doomed: int) -> tuple[Operation, ...]:  # noqa: 
 
 def create_bridge(bridge: Bridge, group: int) -> tuple[Operation, ...]:
     """Return what makes a bridge."""
-    name = bridge.name
+    name, mtu = bridge.name, bridge.mtu
+    make = partial(
+        rtnl.bridge, name, group=group, mac=bridge.mac, multicast_snooping=bridge.multicast_snooping
+    )
+    # One that it is made with, a bridge forgets for 1500 or that of its ports when ports come and go.
+    size = () if mtu is None else (Send(None, lambda _: rtnl.set_link(name, mtu=mtu)),)
+    # First, lest the rest is done to a bridge of somebody else that has the name.
     return (
-        Send(
-            None,
-            lambda _: rtnl.bridge(
-                name,
-                group=group,
-                mac=bridge.mac,
-                mtu=bridge.mtu,
-                multicast_snooping=bridge.multicast_snooping,
-            ),
-        ),
+        Send(None, lambda _: make(), first=True),
         Send(None, lambda _: rtnl.no_autoconf(name)),
         Write(None, bridge.accept_ra, "0"),
+        *size,
     )
 
 
@@ -260,9 +266,11 @@ def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
         )
 
     port = Send(None, lambda _: rtnl.bridge_port(veth.name, isolated=veth.isolated, hairpin=veth.hairpin))
+    made = (Send(None, build), *((port,) if veth.isolated or veth.hairpin else ()))
+    if veth.mtu is not None and veth.mtu < _IPV6_MTU:
+        return made
     return (
-        Send(None, build),
-        *((port,) if veth.isolated or veth.hairpin else ()),
+        *made,
         Send(None, lambda _: rtnl.no_autoconf(veth.name)),
         Send(veth.netns, lambda _: rtnl.no_autoconf(veth.peer)),
     )

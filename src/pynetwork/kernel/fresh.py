@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -38,9 +39,12 @@ class Fresh:
             oldest.close()
 
     def take(self, paths: Iterable[str | None]) -> dict[str, Opened]:
-        """Return those of *paths* that are kept; they are not kept any more."""
+        """Return those of *paths* that are kept and still pinned there; they are not kept any more."""
         with self._lock:
-            return {path: self._opened.pop(path) for path in paths if path in self._opened}
+            taken = {path: self._opened.pop(path) for path in paths if path in self._opened}
+        for path in [path for path, opened in taken.items() if not _is_pinned(opened, path)]:
+            taken.pop(path).close()
+        return taken
 
     def close(self) -> None:
         """Close all that nobody took."""
@@ -48,3 +52,11 @@ class Fresh:
             opened, self._opened = self._opened, {}
         for each in opened.values():
             each.close()
+
+
+def _is_pinned(opened: Opened, path: str) -> bool:
+    """Return whether a namespace is still what *path* is: somebody else may have removed or replaced it."""
+    try:
+        return os.path.samestat(os.fstat(opened.descriptor), os.stat(path))  # noqa: PTH116 - a Path costs more
+    except FileNotFoundError:
+        return False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import threading
 from contextlib import suppress
 from functools import partial
@@ -14,24 +12,25 @@ from typing import TYPE_CHECKING, Final
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
-from pynetwork.kernel.compile import Make, compile_step, create_bridge
+from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
+from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
-from pynetwork.resources import Announce, Netns, Veth
+from pynetwork.resources import Announce, Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.plan import Step
-    from pynetwork.resources import Address, Bridge
 
 __all__ = ["LinuxKernel"]
 
@@ -76,6 +75,7 @@ class LinuxKernel:
         self._fresh = Fresh()
         self._host = NetlinkSocket()
         self._later = Later()
+        self.links = HostLinks(self)
         self._reap_soon()  # what a process that died had handed over
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
@@ -84,15 +84,20 @@ class LinuxKernel:
         if effects:
             self._emit(effects)
             steps = [step for step in steps if step.verb is not Verb.EMIT]
+        going = frozenset(
+            step.resource.path
+            for step in steps
+            if step.verb is Verb.DELETE and isinstance(step.resource, Netns) and step.resource.adopted is None
+        )
         if not replay:
-            self._take(steps)
+            self._take(steps, going)
             return
         number = 0
         for is_rule, run in groupby(steps, key=lambda step: is_of_firewall(step.resource)):
             together = list(run)
             for part in [together] if is_rule else [[step] for step in together]:
                 try:
-                    self._retake(part)
+                    self._retake(part, going)
                 except RulesRefusedError as error:
                     done = steps[: number + error.number]
                     raise StepFailedError(steps[number + error.number], done) from error.__cause__
@@ -131,7 +136,8 @@ class LinuxKernel:
             other.close()
 
     def flush(self) -> None:
-        """Wait until all that was deleted is gone."""
+        """Wait until all that was deleted is gone, by whichever process of this instance."""
+        self._reap_soon()
         self._later.flush()
 
     def close(self) -> None:
@@ -145,15 +151,16 @@ class LinuxKernel:
 
     # Steps
 
-    def _take(self, steps: Sequence[Step]) -> None:
-        """Take *steps*, consecutive operations in one namespace at once."""
+    def _take(self, steps: Sequence[Step], going: AbstractSet[str] = frozenset()) -> None:
+        """Take *steps*, consecutive operations in one namespace at once; *going* namespaces are deleted."""
         operations = [
             (number, operation)
             for number, step in enumerate(steps)
-            for operation in compile_step(step, group=self.group, doomed=self.doomed)
+            for operation in compile_step(step, group=self.group, going=going)
         ]
         places = {operation.place for _, operation in operations}
         places.update(step.resource.netns for step in steps if isinstance(step.resource, Veth))
+        places.update(step.resource.path for step in steps if isinstance(step.resource, Netns))
         opened = self._fresh.take(places)
         try:
             self._run(steps, operations, opened)
@@ -165,8 +172,6 @@ class LinuxKernel:
                     self._fresh.keep(path, each)
                 else:
                     each.close()
-            if any(step.verb is Verb.DELETE and isinstance(step.resource, Veth) for step in steps):
-                self._reap_soon()
 
     def _run(
         self,
@@ -176,20 +181,21 @@ class LinuxKernel:
     ) -> None:
         done: set[int] = set()
         indexes = dict(self._bridges)
+        for step in steps:
+            if isinstance(step.resource, Bridge):  # made anew after somebody deleted it, perhaps
+                indexes.pop((None, step.resource.name), None)
         for place, run in groupby(range(len(operations)), key=lambda at: operations[at][1].place):
             positions = list(run)
             outcome = Chunk(self, place, [operations[at][1] for at in positions], indexes, opened).run()
             done.update(positions[position] for position in outcome.done)
             if outcome.error is not None:
                 self._bridges = {}
-                failed = steps[operations[positions[outcome.failed]][0]]
-                undone = {number for at, (number, _) in enumerate(operations) if at not in done}
-                finished = [step for number, step in enumerate(steps) if number not in undone]
-                raise StepFailedError(failed, finished) from explained(outcome.error, failed)
+                number = operations[positions[outcome.failed]][0]
+                raise _failure(steps, number, operations, done) from explained(outcome.error, steps[number])
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 
-    def _retake(self, steps: Sequence[Step]) -> None:
+    def _retake(self, steps: Sequence[Step], going: AbstractSet[str]) -> None:
         """Take a step that may have been taken before, or several of the firewall."""
         step = steps[0]
         resource = step.resource
@@ -202,7 +208,7 @@ class LinuxKernel:
             msg = f"namespace {resource.adopted} was adopted; once lost it cannot be adopted again"
             raise UnavailableError(msg)
         try:
-            self._take((step,))
+            self._take((step,), going)
         except StepFailedError as error:
             cause = error.__cause__
             code = cause.errno if isinstance(cause, OSError) else None
@@ -210,18 +216,16 @@ class LinuxKernel:
                 return
             if step.verb is Verb.DELETE or code not in {errno.EEXIST, *_GONE}:
                 raise (cause or error) from None
-            self._make_as_wanted(step, cause or error)
+            self._make_as_wanted(step)
 
-    def _make_as_wanted(self, step: Step, error: BaseException) -> None:
+    def _make_as_wanted(self, step: Step) -> None:
         resource = step.resource
         found = [item for item in self.observe(Plan((resource,))) if item.key == resource.key]
         if not found and isinstance(resource, Netns):
             netns.unpin(resource.path)  # a file without a namespace on it, left by a crash or a reboot
-        steps = diff(Plan(found), Plan((resource,)))
-        if not found and not isinstance(resource, Netns) and step.verb is Verb.CREATE:
-            raise error from None  # somebody else's is in the way
         try:
-            self._take(steps)
+            # What was in the way and is not found may have gone meanwhile; somebody else's is still there.
+            self._take(diff(Plan(found), Plan((resource,))))
         except StepFailedError as again:
             raise (again.__cause__ or again) from None
 
@@ -281,79 +285,30 @@ class LinuxKernel:
         """The socket of the host's own namespace."""
         return self._host
 
-    def _link(self, name: str) -> answers.LinkInfo | None:
-        try:
-            return answers.parse_link(self._host.ask(rtnl.get_link(name)))
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:
-                raise
-            return None
+    def make_bridge(self, bridge: Bridge) -> None:
+        """Make a bridge; raise why it cannot be."""
+        outcome = Chunk(self, None, create_bridge(bridge, self.group), {}, {}).run()
+        if outcome.error is not None:
+            raise outcome.error
 
-    def adopt_bridge(self, bridge: Bridge) -> None:
-        """Take an existing bridge as it is, or make it."""
-        link = self._link(bridge.name)
-        if link is None:
-            outcome = Chunk(self, None, create_bridge(bridge, self.group), {}, {}).run()
-            if outcome.error is not None:
-                raise outcome.error
-        elif link.kind != "bridge":
-            msg = f"there is a link of that name, of type {link.kind or 'device'}"
-            raise NetlinkError(errno.EEXIST, msg)
-
-    def change_bridge(self, bridge: Bridge) -> None:
-        """Change a bridge that is ours, leave another alone."""
-        link = self._link(bridge.name)
-        if link is None:
-            raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
-        if link.group == self.group:
-            self._host.request(
-                rtnl.bridge(
-                    bridge.name,
-                    mac=bridge.mac,
-                    mtu=bridge.mtu,
-                    multicast_snooping=bridge.multicast_snooping,
-                    change=True,
-                )
-            )
-
-    def doom_bridge(self, bridge: Bridge) -> None:
-        """Delete a bridge that is ours: its name is free at once, the rest goes soon."""
-        link = self._link(bridge.name)
-        if link is None:
-            raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
-        if link.group != self.group:
-            return
-        # Down, or it cannot be renamed; doomed at the end, because from then on it may be gone.
-        for change in (
-            rtnl.set_link(bridge.name, up=False),
-            rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"),
-            rtnl.set_link(index=link.ifindex, group=self.doomed),
-        ):
-            self._host.request(change)
-        self._bridges.pop((None, bridge.name), None)
+    def reap(self, bridge: str | None = None) -> None:
+        """Have the doomed links deleted soon; the ifindex of *bridge* is known no more."""
+        if bridge is not None:
+            self._bridges.pop((None, bridge), None)
         self._reap_soon()
 
-    def adopt_address(self, address: Address) -> None:
-        """Take an existing address as it is, or make it."""
-        try:
-            self._address(address)
-        except NetlinkError as error:
-            if error.errno != errno.EEXIST:
-                raise
 
-    def drop_address(self, address: Address) -> None:
-        """Delete an address that is ours; on a kernel that keeps no tag of it (before 5.18) it stays."""
-        index = self._index(address.dev)
-        for payload in self._host.dump(answers.dump_addresses):
-            found = answers.parse_address(payload)
-            if (found.ifindex, found.cidr, found.protocol) == (index, address.cidr, rtnl.PROTOCOL):
-                self._address(address, delete=True)
-
-    def _address(self, address: Address, *, delete: bool = False) -> None:
-        self._host.request(rtnl.address(address.cidr, self._index(address.dev), delete=delete))
-
-    def _index(self, name: str) -> int:
-        return answers.parse_link(self._host.ask(rtnl.get_link(name))).ifindex
+def _failure(
+    steps: Sequence[Step], failed: int, operations: Sequence[tuple[int, Operation]], done: AbstractSet[int]
+) -> StepFailedError:
+    """Return the failure of step number *failed* when the operations *done* took effect."""
+    undone = {number for at, (number, _) in enumerate(operations) if at not in done}
+    own = [(at, operation) for at, (number, operation) in enumerate(operations) if number == failed]
+    return StepFailedError(
+        steps[failed],
+        [step for number, step in enumerate(steps) if number not in undone],
+        half_done=any(at in done or isinstance(operation, Treat) for at, operation in own),
+    )
 
 
 def _prepare_namespace() -> NetlinkSocket:

@@ -92,7 +92,17 @@ class Namespaces:
 
     def home(self, function: Callable[[], T]) -> T:
         """Return what *function* returns when it is called in the host's own namespace."""
-        return self._run(function)
+
+        def at_home() -> T:
+            self._go_home()  # a thread starts where its maker is at that moment, perhaps in a sandbox
+            return function()
+
+        return self._run(at_home)
+
+    @property
+    def home_path(self) -> str:
+        """A path of the host's own namespace, for this process."""
+        return f"/proc/self/fd/{self._home}"
 
     def create(self, path: str) -> Opened:
         """Make a namespace and pin it with a new file *path*; the caller closes what it is given."""

@@ -20,8 +20,8 @@ class Kernel(Protocol):
         Take *steps* in order.
 
         What is created carries the owner's tag; what does not carry it is never deleted. A deleted
-        object may vanish a little later, but its name inside a namespace and its addresses are free
-        when the call returns.
+        object may vanish a little later, but it is in nobody's way when the call returns: whatever has
+        its name, its addresses or its routes can be made.
 
         Args:
             steps: From :func:`pynetwork.plan.diff`.

@@ -96,11 +96,12 @@ class Bridge(Resource):
 
     def render(self) -> tuple[str, ...]:
         mac = f" address {self.mac}" if self.mac else ""
-        mtu = f" mtu {self.mtu}" if self.mtu else ""
         return (
-            f"ip link add {self.name}{mac}{mtu} type bridge mcast_snooping {self.multicast_snooping:d}",
+            f"ip link add {self.name}{mac} type bridge mcast_snooping {self.multicast_snooping:d}",
             f"ip link set {self.name} addrgenmode none",
             f"sysctl -w {self.accept_ra}=0",
+            # On its own: one that it is made with is forgotten when ports come and go.
+            *((f"ip link set {self.name} mtu {self.mtu}",) if self.mtu else ()),
         )
 
     def render_delete(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class Inside:
         """Return a block in which the calling thread is in it."""
         from pynetwork.kernel.netns import entered
 
-        return entered("/proc/self/ns/net" if self._path is None else self._path)
+        return entered(self._namespaces.home_path if self._path is None else self._path)
 
     def statistics(self) -> dict[str, InterfaceStatistics]:
         """Return the counters of its interfaces but ``lo``, by name."""
@@ -178,7 +178,7 @@ class Namespace:
         try:
             self._kernel.apply(diff(self._plan, plan))
         except StepFailedError as error:
-            reached = progress(self._plan, (*error.done, error.failed))
+            reached = progress(self._plan, error.to_undo)
             self._kernel.apply(diff(reached, self._plan), replay=True)
             msg = f"cannot configure namespace {self.path}: {error.failed} failed: {error.__cause__}"
             raise ApplyError(

@@ -135,7 +135,8 @@ class Chaos:
             try:
                 self._kernel.apply((step,), replay=replay)
             except StepFailedError as error:
-                raise StepFailedError(error.failed, (*steps[:number], *error.done)) from error.__cause__
+                done = (*steps[:number], *error.done)
+                raise StepFailedError(error.failed, done, half_done=error.half_done) from error.__cause__
         self.fired = True
         self.fate.kill()
 

@@ -100,7 +100,7 @@ def test_a_newer_schema_says_to_upgrade() -> None:
         loads("k", '{"v": 2}')
 
 
-@pytest.mark.parametrize("fields", [{}, {"id": "1", "name": "n", "mac": "x", "network": "1"}])
+@pytest.mark.parametrize("fields", [{}, {"id": "1", "mac": "x", "network": "1"}])
 def test_a_record_that_describes_no_value_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(StoreError, match="record k does not describe a SandboxSpec"):
         decode_value(SandboxSpec, "k", fields)

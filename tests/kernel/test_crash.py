@@ -1,0 +1,212 @@
+"""Processes really killed, at every step and every write: the next one finishes or undoes what they began."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pynetwork import ConflictError, Controller, NotFoundError
+from pynetwork.testing import Child, private_host
+
+if TYPE_CHECKING:
+    from tests.kernel.conftest import Oracle
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+
+SECONDS = 60.0
+
+
+def perform(controller: Controller, request: str) -> None:
+    """Take the one request that a process is killed at. Its source is what the process runs."""
+    networks, sandboxes = controller.networks, controller.sandboxes
+    match request:
+        case "new_network":
+            controller.new_network(
+                "bridge", "new", subnets=["10.9.0.0/24", "fd09::/64"], options={"mtu": 1400}
+            )
+        case "new_sandbox":
+            controller.new_sandbox("new")
+        case "join":  # the default routes become its own
+            networks["n1"].endpoints["free"].join(sandboxes["box"])
+        case "leave":  # the default routes become another's
+            networks["n0"].endpoints["joined"].leave()
+        case "delete_endpoint":
+            networks["n0"].endpoints["joined"].delete(force=True)
+        case "delete_sandbox":
+            sandboxes["box"].delete()
+        case "delete_network":
+            networks["empty"].delete()
+
+
+REQUESTS = [
+    "new_network",
+    "new_sandbox",
+    "join",
+    "leave",
+    "delete_endpoint",
+    "delete_sandbox",
+    "delete_network",
+]
+
+
+def die(request: str, where: str, at: str) -> None:
+    """Take *request*, and be killed at the kernel's step or the store's write number *at*."""
+    from pynetwork import Controller
+    from pynetwork.testing import SuicidalKernel, SuicidalStore
+
+    with Controller() as controller:
+        engine = controller._core.engine
+        if where == "step":
+            engine.kernel = SuicidalKernel(engine.kernel, int(at))
+        else:
+            engine.mirror.store = SuicidalStore(engine.mirror.store, int(at), after=where == "after")
+        perform(controller, request)
+
+
+def die_again(at: str) -> None:
+    """Recover what another process left, and be killed at the kernel's step number *at*."""
+    from pynetwork import Controller
+    from pynetwork.kernel import LinuxKernel
+    from pynetwork.testing import SuicidalKernel
+
+    Controller(kernel=lambda *arguments: SuicidalKernel(LinuxKernel(*arguments), int(at))).close()
+
+
+def fork_and_die(request: str, where: str) -> None:
+    """Fork a process for each death: that is faster than to start one."""
+    import os
+
+    from pynetwork import kernel, store, testing
+
+    assert kernel.__all__
+    assert store.__all__  # imported once for all
+    for at in range(1000):
+        testing.reach(str(at))
+        pid = os.fork()
+        if not pid:
+            die(request, where, str(at))
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status))  # noqa: T201 - to the test
+
+
+def doomed(request: str, where: str) -> Child:
+    """Start `fork_and_die`."""
+    sources = (inspect.getsource(each) for each in (perform, die, fork_and_die))
+    code = "\n".join(("from __future__ import annotations\nimport sys", *sources))
+    return Child(f"{code}\nfork_and_die(*sys.argv[1:])", request, where, timeout=SECONDS)
+
+
+def is_killed(child: Child, at: int) -> bool:
+    """Let the process number *at* live; tell whether it was killed, or got through."""
+    child.proceed()
+    child.wait_for(str(at + 1))
+    status = int(child.output[-1])
+    assert status in {0, -signal.SIGKILL}
+    return status != 0
+
+
+def prepare(controller: Controller) -> None:
+    """Three networks and an empty one, a sandbox in two of them, endpoints joined and not."""
+    for number in range(3):
+        network = controller.new_network("bridge", f"n{number}", subnets=[f"10.{number}.0.0/24"])
+        network.create_endpoint("free", priority=number)
+    joined = controller.networks["n0"].create_endpoint("joined", routes=["192.0.2.0/24"])
+    box = controller.new_sandbox("box")
+    joined.join(box)
+    controller.networks["n2"].create_endpoint("joined", priority=-1).join(box)
+    controller.new_network("bridge", "empty", subnets=["10.7.0.0/24", "fd07::/64"])
+
+
+def check(controller: Controller, oracle: Oracle) -> None:
+    """The host is what the records say, by pyroute2's account, and nothing is left to do."""
+    report = controller.reconcile()
+    assert report.is_clean, str(report)
+    assert controller.statistics()["requests"] == 0
+    controller._core.engine.kernel.flush()  # type: ignore[attr-defined]
+    endpoints = [each for network in controller.networks.values() for each in network.endpoints.values()]
+    links = {f"br-{network.id[:12]}" for network in controller.networks.values()}
+    links |= {str(each.inspect()["link"]) for each in endpoints if each.sandbox is not None}
+    assert oracle.links().keys() - {"lo"} == links
+    for network in controller.networks.values():
+        gateways = {
+            f"{gateway}/{subnet.prefixlen}"
+            for gateway, subnet in zip(network.gateways, network.subnets, strict=True)
+        }
+        assert oracle.cidrs(f"br-{network.id[:12]}") == gateways
+    for sandbox in controller.sandboxes.values():
+        path = str(sandbox.netns_path)
+        assert oracle.links(path).keys() - {"lo"} == {each.interface for each in sandbox.endpoints}
+        for each in sandbox.endpoints:
+            assert oracle.cidrs(str(each.interface), path) == {str(address) for address in each.addresses}
+    pins = {str(path) for path in Path("/run/pynetwork/netns").glob("*")}
+    assert pins == {str(sandbox.netns_path) for sandbox in controller.sandboxes.values()}
+
+
+def recover_and_repeat(request: str, oracle: Oracle) -> None:
+    with Controller() as heir:
+        check(heir, oracle)
+        with contextlib.suppress(ConflictError, NotFoundError):  # it was finished
+            perform(heir, request)
+        check(heir, oracle)
+        heir.erase()
+
+
+@pytest.mark.parametrize("where", ["step", "before", "after"])
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_process_killed_anywhere_leaves_nothing_that_the_next_cannot_put_right(
+    request_: str, where: str, oracle: Oracle
+) -> None:
+    deaths = 0
+    with private_host(), doomed(request_, where) as child:
+        child.wait_for("0")
+        for at in itertools.count():
+            with Controller() as controller:
+                prepare(controller)
+            killed = is_killed(child, at)
+            recover_and_repeat(request_, oracle)
+            if not killed:
+                break
+            deaths += 1
+    assert deaths >= 2
+
+
+@pytest.mark.parametrize("request_", ["join", "delete_sandbox"])
+def test_a_process_killed_while_it_recovers_is_recovered_as_well(request_: str, oracle: Oracle) -> None:
+    with private_host(), doomed(request_, "step") as child:
+        child.wait_for("0")
+        for at in range(3):
+            with Controller() as controller:
+                prepare(controller)
+            assert is_killed(child, at)
+            with Child(die_again, str(at), timeout=SECONDS) as second:
+                assert second.wait() == -signal.SIGKILL
+            recover_and_repeat(request_, oracle)
+
+
+def test_a_process_killed_between_two_requests_is_found_complete(oracle: Oracle) -> None:
+    """What was put off when it died, such as the end of links, is made up for."""
+    code = (
+        "import os, signal\n"
+        "from pynetwork import Controller\n"
+        "controller = Controller()\n"
+        "controller.networks['n0'].endpoints['joined'].leave()\n"
+        "controller.networks['empty'].delete()\n"
+        "controller.new_sandbox('new')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with private_host():
+        with Controller() as controller:
+            prepare(controller)
+        with Child(code, timeout=SECONDS) as child:
+            assert child.wait() == -signal.SIGKILL
+        with Controller() as heir:
+            assert sorted(heir.sandboxes) == ["box", "new"]
+            check(heir, oracle)
+            heir.erase()
