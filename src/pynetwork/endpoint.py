@@ -75,7 +75,9 @@ class Endpoint(Handle):
     @property
     def ports(self) -> tuple[PortBinding, ...]:
         """Its published ports, with the host ports that were chosen."""
-        return self._spec.ports
+        with self._core.reading() as records:
+            self._core.endpoint(self.id)
+            return tuple(row.spec.binding for row in records.ports_of(self.id))
 
     @property
     def priority(self) -> int:
@@ -205,7 +207,7 @@ class Endpoint(Handle):
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""
-        return plain(self._spec)
+        return plain(self._spec) | {"ports": [str(port) for port in self.ports]}
 
     def __repr__(self) -> str:
         row = self._core.records.endpoints.get(self.id)
@@ -230,7 +232,7 @@ class Endpoint(Handle):
                 return self._core.request(build(avoid))
             except PortTakenError as error:
                 taken = (error.proto, error.port)
-                bindings = (*asked, *self._spec.ports)
+                bindings = (*asked, *self.ports)
                 may_choose = any(b.is_flexible and b.proto == error.proto for b in bindings)
                 if taken in avoid or len(avoid) >= _PORT_TRIES or not may_choose:
                     raise

@@ -9,8 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pynetwork.ports import PortBinding
-    from pynetwork.specs import EndpointSpec
+    from pynetwork.specs import PortSpec
     from pynetwork.types import IPAddress
 
 __all__ = ["PortIndex"]
@@ -39,21 +38,20 @@ class PortIndex:
         self._buckets: dict[tuple[int, str, int], list[_Taken]] = {}
         self._last: dict[str, int] = {}
 
-    def add(self, spec: EndpointSpec) -> None:
-        """Take in the ports of an endpoint."""
-        for binding in spec.ports:
-            for key, taken in _entries(spec, binding):
-                self._buckets.setdefault(key, []).append(taken)
-            if binding.host_port is not None and binding.is_flexible:
-                self._last[binding.proto] = binding.host_port + binding.size - 1
+    def add(self, spec: PortSpec) -> None:
+        """Take in a published port."""
+        for key, taken in _entries(spec):
+            self._buckets.setdefault(key, []).append(taken)
+        last = spec.binding.host_end
+        if last is not None and spec.binding.is_flexible:
+            self._last[spec.binding.proto] = last
 
-    def remove(self, spec: EndpointSpec) -> None:
-        """Drop the ports of an endpoint."""
-        for binding in spec.ports:
-            for key, taken in _entries(spec, binding):
-                self._buckets[key].remove(taken)
-                if not self._buckets[key]:
-                    del self._buckets[key]
+    def remove(self, spec: PortSpec) -> None:
+        """Drop one that was taken in."""
+        for key, taken in _entries(spec):
+            self._buckets[key].remove(taken)
+            if not self._buckets[key]:
+                del self._buckets[key]
 
     def clear(self) -> None:
         """Forget everything."""
@@ -88,13 +86,13 @@ class PortIndex:
         return max(found, default=None)
 
 
-def _entries(spec: EndpointSpec, binding: PortBinding) -> Iterator[tuple[tuple[int, str, int], _Taken]]:
-    first, last = binding.host_port, binding.host_end
+def _entries(spec: PortSpec) -> Iterator[tuple[tuple[int, str, int], _Taken]]:
+    first, last = spec.binding.host_port, spec.binding.host_end
     if first is None or last is None:
         return
-    address = binding.host_address
-    taken = _Taken(spec.id, first, last, None if address is None or address.is_unspecified else address)
-    for version in binding.versions:
-        if spec.address(version) is not None:
-            for bucket in range(first >> _BITS, (last >> _BITS) + 1):
-                yield (version, binding.proto, bucket), taken
+    address = spec.binding.host_address
+    everywhere = address is None or address.is_unspecified
+    taken = _Taken(spec.endpoint, first, last, None if everywhere else address)
+    for version in spec.versions:
+        for bucket in range(first >> _BITS, (last >> _BITS) + 1):
+            yield (version, spec.binding.proto, bucket), taken

@@ -12,7 +12,7 @@ from pynetwork.engine.codec import decode_value, encode, loads
 from pynetwork.engine.mirror import Known
 from pynetwork.errors import InvalidValueError, UnknownDriverError
 from pynetwork.port_index import PortIndex
-from pynetwork.specs import EndpointSpec, NetworkSpec, SandboxSpec
+from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def record(key: str, spec: object, extra: Mapping[str, Any] = _NO_EXTRA) -> Put:
 
 class Records:
     """
-    Tables ``network``, ``endpoint``, ``sandbox`` and ``name``.
+    Tables ``network``, ``endpoint``, ``port``, ``sandbox`` and ``name``.
 
     Not locked itself: the mirror's lock is held by whoever calls.
 
@@ -60,7 +60,7 @@ class Records:
         drivers: To read the options of networks.
     """
 
-    words = ("network", "endpoint", "sandbox", "name")
+    words = ("network", "endpoint", "port", "sandbox", "name")
 
     def __init__(self, drivers: Registry[AnyDriver]) -> None:
         self._drivers = drivers
@@ -69,7 +69,8 @@ class Records:
         self.sandboxes: dict[str, Row[SandboxSpec]] = {}
         self._names: dict[str, dict[str, str]] = {}
         self._joined: dict[str, dict[str, None]] = {}
-        self.ports = PortIndex()
+        self.host_ports = PortIndex()
+        self._ports: dict[str, dict[str, Row[PortSpec]]] = {}
 
     def put(self, key: str, value: str, revision: int, decoded: object = None) -> None:
         """Take in a record, as a :class:`~pynetwork.engine.mirror.Table` does."""
@@ -84,9 +85,13 @@ class Records:
             endpoint = self._row(EndpointSpec, key, value, revision, decoded)
             self._unlink(endpoint.spec.id)
             self.endpoints[endpoint.spec.id] = endpoint
-            self.ports.add(endpoint.spec)
             if endpoint.spec.sandbox is not None:
                 self._joined.setdefault(endpoint.spec.sandbox, {})[endpoint.spec.id] = None
+        elif table == "port":
+            port = self._row(PortSpec, key, value, revision, decoded)
+            self._drop_port(key)
+            self._ports.setdefault(port.spec.endpoint, {})[port.spec.id] = port
+            self.host_ports.add(port.spec)
         else:
             sandbox = self._row(SandboxSpec, key, value, revision, decoded)
             self.sandboxes[sandbox.spec.id] = sandbox
@@ -106,6 +111,8 @@ class Records:
         elif table == "endpoint":
             self._unlink(identity)
             self.endpoints.pop(identity, None)
+        elif table == "port":
+            self._drop_port(key)
         else:
             self.sandboxes.pop(identity, None)
 
@@ -113,7 +120,8 @@ class Records:
         """Forget everything."""
         for table in (self.networks, self.endpoints, self.sandboxes, self._names, self._joined):
             table.clear()
-        self.ports.clear()
+        self._ports.clear()
+        self.host_ports.clear()
 
     def names(self, owner: str) -> Iterator[tuple[str, str]]:
         """Return names and ids below *owner*: ``network``, ``sandbox`` or ``endpoint/<network id>``."""
@@ -128,10 +136,21 @@ class Records:
         rows = (self.endpoints[identity] for identity in self._joined.get(sandbox, ()))
         return sorted(rows, key=lambda row: row.spec.joined)
 
+    def ports_of(self, endpoint: str) -> list[Row[PortSpec]]:
+        """Return what the endpoint of that id publishes, the oldest first."""
+        return list(self._ports.get(endpoint, {}).values())
+
+    def _drop_port(self, key: str) -> None:
+        _, endpoint, identity = key.split("/")
+        known = self._ports.get(endpoint, {})
+        row = known.pop(identity, None)
+        if row is not None:
+            self.host_ports.remove(row.spec)
+            if not known:
+                del self._ports[endpoint]
+
     def _unlink(self, endpoint: str) -> None:
         row = self.endpoints.get(endpoint)
-        if row is not None:
-            self.ports.remove(row.spec)
         if row is not None and row.spec.sandbox is not None:
             siblings = self._joined[row.spec.sandbox]
             siblings.pop(endpoint, None)

@@ -35,6 +35,7 @@ __all__ = [
     "Capabilities",
     "EndpointSpec",
     "NetworkSpec",
+    "PortSpec",
     "SandboxSpec",
     "StaticRoute",
     "Subnet",
@@ -82,8 +83,12 @@ def _gateway(value: object) -> IPAddress | None:
     return None if value is None else parse_address(value, "gateway")
 
 
-def _ports(values: Iterable[Any]) -> tuple[PortBinding, ...]:
-    return tuple(PortBinding(**value) if isinstance(value, dict) else value for value in values)
+def _versions(values: Iterable[int]) -> tuple[int, ...]:
+    return tuple(values)
+
+
+def _binding(value: Any) -> PortBinding:  # noqa: ANN401 - a record's field
+    return PortBinding(**value) if isinstance(value, dict) else value
 
 
 def _sub_pool(value: object) -> IPNetwork | None:
@@ -270,7 +275,6 @@ class EndpointSpec:
         mac: Of the interface in the sandbox.
         link_local: Further addresses of link scope.
         aliases: Further names in its network.
-        ports: Published, their host ports chosen.
         routes: Brought into the sandbox.
         sysctls: Settings of the interface: ``net.X.Y.IFNAME.Z`` to value.
         announce: Whether neighbours may remember its addresses with another MAC.
@@ -292,7 +296,6 @@ class EndpointSpec:
     mac: str = attrs.field(converter=parse_mac)
     link_local: tuple[IPInterface, ...] = attrs.field(default=(), converter=_interfaces)
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
-    ports: tuple[PortBinding, ...] = attrs.field(default=(), converter=_ports)
     routes: tuple[StaticRoute, ...] = attrs.field(default=(), converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(factory=dict, converter=_labels, hash=False)
     announce: bool = False
@@ -309,6 +312,24 @@ class EndpointSpec:
     def address(self, version: int) -> IPInterface | None:
         """Return its address of family *version* (4 or 6), if it has one."""
         return next((address for address in self.addresses if address.version == version), None)
+
+
+@attrs.frozen(kw_only=True)
+class PortSpec:
+    """
+    A published port of an endpoint, in force while that is joined.
+
+    Args:
+        id: 16 hexadecimal digits.
+        endpoint: The endpoint's id.
+        binding: What is published, its host port chosen.
+        versions: Address families, 4 and 6, that the host's port is taken in.
+    """
+
+    id: str
+    endpoint: str
+    binding: PortBinding = attrs.field(converter=_binding)
+    versions: tuple[int, ...] = attrs.field(default=(), converter=_versions)
 
 
 @attrs.frozen(kw_only=True)

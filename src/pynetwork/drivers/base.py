@@ -10,6 +10,7 @@ from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec
 
 if TYPE_CHECKING:
     from pynetwork.plan import Plan
+    from pynetwork.ports import PortBinding
     from pynetwork.types import IPAddress
 
 __all__ = [
@@ -52,6 +53,14 @@ class Publisher(Protocol[O]):
 
     def publishing(self, network: NetworkSpec[O]) -> Publishing:
         """Return how; no address family at all where nothing can be published."""
+        ...
+
+    def port_plan(self, network: NetworkSpec[O], endpoint: EndpointSpec, binding: PortBinding) -> Plan:
+        """
+        Return what exists as long as *endpoint* is joined and publishes *binding*.
+
+        ``binding.host_port`` is chosen, unless no address family is translated.
+        """
         ...
 
 

@@ -102,7 +102,7 @@ class BridgeDriver:
             mac=endpoint.mac,
             mtu=network.options.mtu,
             isolated=not network.options.icc,
-            hairpin=any(binding.host_port is not None for binding in endpoint.ports),
+            hairpin=bool(self.publishing(network).translated),
         )
         addresses = (*endpoint.addresses, *endpoint.link_local)
         return Plan(
@@ -113,7 +113,6 @@ class BridgeDriver:
                     addresses=[address.ip for address in addresses],
                     guard=network.options.spoof_protection,
                 ),
-                *self._ports(network, endpoint),
                 veth,
                 *(
                     LinkSysctl(netns=netns, dev=dev, name=_for_interface(name, dev), value=value)
@@ -132,24 +131,21 @@ class BridgeDriver:
             )
         )
 
-    def _ports(self, network: NetworkSpec[BridgeOptions], endpoint: EndpointSpec) -> Iterator[PublishedPort]:
+    def port_plan(
+        self, network: NetworkSpec[BridgeOptions], endpoint: EndpointSpec, binding: PortBinding
+    ) -> Plan:
+        """Return the rules that publish a port, for each address family."""
         how = self.publishing(network)
         owner = f"endpoint {endpoint.name!r} of network {network.name!r}"
-        for binding in endpoint.ports:
-            for address in endpoint.addresses:
-                is_asked = address.version in binding.versions
-                if is_asked and address.version in how.translated and binding.host_port is not None:
-                    yield _translated(binding, binding.host_port, address, owner)
-                elif is_asked and address.version in how.opened:
-                    yield PublishedPort(
-                        proto=binding.proto,
-                        first=binding.first,
-                        last=binding.last,
-                        target=address.ip,
-                        target_first=binding.first,
-                        nat=False,
-                        owner=owner,
-                    )
+        rules = []
+        for address in endpoint.addresses:
+            if address.version not in binding.versions:
+                continue
+            if address.version in how.translated and binding.host_port is not None:
+                rules.append(_translated(binding, binding.host_port, address, owner))
+            elif address.version in how.opened:
+                rules.append(_opened(binding, address, owner))
+        return Plan(rules)
 
 
 def _translated(binding: PortBinding, port: int, address: IPInterface, owner: str) -> PublishedPort:
@@ -161,6 +157,18 @@ def _translated(binding: PortBinding, port: int, address: IPInterface, owner: st
         last=port + binding.size - 1,
         target=address.ip,
         target_first=binding.first,
+        owner=owner,
+    )
+
+
+def _opened(binding: PortBinding, address: IPInterface, owner: str) -> PublishedPort:
+    return PublishedPort(
+        proto=binding.proto,
+        first=binding.first,
+        last=binding.last,
+        target=address.ip,
+        target_first=binding.first,
+        nat=False,
         owner=owner,
     )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "reconcile"]
 
-_ORDER = ("network", "sandbox", "join")
+_ORDER = ("network", "sandbox", "join", "port")
 
 
 @attrs.frozen(kw_only=True)

@@ -45,6 +45,11 @@ def join_scope(endpoint: str) -> str:
     return f"join/{endpoint}"
 
 
+def port_key(endpoint: str, port: str) -> str:
+    """Return the key of the record of a published port, which is the scope of its rules, too."""
+    return f"port/{endpoint}/{port}"
+
+
 def sandbox_lock(identity: str) -> str:
     """Return the lock of all requests that change which endpoints a sandbox has."""
     return f"members/{identity}"

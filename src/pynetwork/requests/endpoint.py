@@ -180,7 +180,7 @@ class EndpointRequest:
             fixed_interface=self.interface is not None,
             created=core.surroundings.clock(),
         )
-        spec = choose_ports(core, draft, spec, self.ports)
+        choose_ports(core, draft, spec, self.ports)
         draft.undisturbed.add(network_scope(network.id))
         draft.reserve(Put(f"name/{owner}/{spec.name}", spec.id))
         draft.operations.append(record(f"{owner}/{spec.id}", spec))
@@ -260,4 +260,5 @@ def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = Fa
     for address in spec.addresses:
         subnet = next(subnet for subnet in network.subnets if address.ip in subnet.network)
         core.allocations.release_address(draft, network.ipam, pool_of(network, subnet), address.ip)
+    draft.on_commit += (Delete(port.key) for port in core.records.ports_of(identity))
     draft.on_commit += (Delete(f"name/endpoint/{spec.network}/{spec.name}"), Delete(row.key))

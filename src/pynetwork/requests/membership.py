@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import driver_of, join_scope, network_scope, sandbox_lock
+from pynetwork.requests.common import driver_of, join_scope, network_scope, port_key, sandbox_lock
 from pynetwork.requests.ports import rechoose
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from pynetwork.engine import Draft
     from pynetwork.records import AnyNetworkSpec, Row
     from pynetwork.requests.ports import Avoided
-    from pynetwork.specs import EndpointSpec, SandboxSpec
+    from pynetwork.specs import EndpointSpec, PortSpec, SandboxSpec
     from pynetwork.types import IPAddress
 
-__all__ = ["join", "leave", "leave_all", "regroup"]
+__all__ = ["join", "leave", "leave_all", "plan_port"]
 
 
 def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided = ()) -> None:
@@ -44,8 +44,6 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
     _check_kind(core, network, target.spec)
     siblings = core.records.joined(sandbox)
     _check_overlap(core, network, siblings)
-    if avoid:
-        spec = rechoose(core, draft, spec, avoid)
     joined = changed(
         spec,
         sandbox=sandbox,
@@ -55,7 +53,9 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
     )
     draft.rely_on(row.key, row.revision)
     draft.rely_on(target.key, target.revision)
-    regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
+    _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
+    for port in core.records.ports_of(endpoint):
+        plan_port(core, draft, joined, rechoose(core, draft, joined, port, avoid) if avoid else port.spec)
 
 
 def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -> None:
@@ -81,19 +81,26 @@ def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -
         raise ConflictError(msg)
     draft.finish = True
     draft.locks.add(sandbox_lock(spec.sandbox))
-    _take_out(draft, row)
+    _take_out(core, draft, row)
     rest = [sibling for sibling in core.records.joined(spec.sandbox) if sibling.spec.id != endpoint]
-    regroup(core, draft, core.sandbox(spec.sandbox).spec, rest)
+    _regroup(core, draft, core.sandbox(spec.sandbox).spec, rest)
 
 
 def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
     """Draft that all endpoints are taken out of a sandbox."""
     draft.locks.add(sandbox_lock(sandbox))
     for row in core.records.joined(sandbox):
-        _take_out(draft, row)
+        _take_out(core, draft, row)
 
 
-def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
+def plan_port(core: Core, draft: Draft, endpoint: EndpointSpec, port: PortSpec) -> None:
+    """Plan that a joined endpoint publishes a port."""
+    network = core.network(endpoint.network).spec
+    driver: Any = driver_of(core, network)  # it is a Publisher, or the port were not there
+    draft.plans[port_key(endpoint.id, port.id)] = driver.port_plan(network, endpoint, port.binding)
+
+
+def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
     spec = row.spec
     alone = changed(
         spec,
@@ -105,10 +112,11 @@ def _take_out(draft: Draft, row: Row[EndpointSpec]) -> None:
     )
     draft.rely_on(row.key, row.revision)
     draft.plans[join_scope(spec.id)] = Plan()
+    draft.plans |= {port.key: Plan() for port in core.records.ports_of(spec.id)}
     draft.replace(row.replaced(alone), row.replaced(spec))
 
 
-def regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
+def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
     """Choose the providers of the default routes, and plan the members that are new or changed by it."""
     owners = _default_routes(core, [row.spec for row in members])
     for row in members:

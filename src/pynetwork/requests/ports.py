@@ -8,7 +8,9 @@ import attrs
 
 from pynetwork.errors import ExhaustedError, InvalidValueError, PortTakenError
 from pynetwork.port_index import PortIndex
-from pynetwork.requests.common import driver_of
+from pynetwork.records import record
+from pynetwork.requests.common import driver_of, port_key
+from pynetwork.specs import PortSpec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from pynetwork.drivers import Publishing
     from pynetwork.engine import Draft
     from pynetwork.ports import PortBinding
-    from pynetwork.records import AnyNetworkSpec
+    from pynetwork.records import AnyNetworkSpec, Row
     from pynetwork.specs import EndpointSpec
 
 __all__ = ["PORTS", "Avoided", "choose_ports", "rechoose"]
@@ -29,14 +31,10 @@ Avoided: TypeAlias = "Collection[tuple[str, int]]"
 
 
 def choose_ports(
-    core: Core,
-    draft: Draft,
-    spec: EndpointSpec,
-    asked: Sequence[PortBinding],
-    avoid: Avoided = (),
-) -> EndpointSpec:
+    core: Core, draft: Draft, spec: EndpointSpec, asked: Sequence[PortBinding], avoid: Avoided = ()
+) -> list[PortSpec]:
     """
-    Return *spec* with the ports that are *asked* for, their host ports chosen, after those it has.
+    Choose the host ports of what an endpoint is to publish, and have *draft* record them.
 
     Args:
         core: The instance.
@@ -45,35 +43,121 @@ def choose_ports(
         asked: What is to be published.
         avoid: What must not be chosen.
 
+    Returns:
+        What is published, in the order of *asked*.
+
     Raises:
         InvalidValueError: Nothing can be published there.
         PortTakenError: A host port is published already.
         ExhaustedError: None is free.
     """
-    if not asked:
-        return spec
-    network = core.network(spec.network).spec
-    how = _publishing(core, network)
-    draft.turns.add(PORTS)
+    chooser = _Chooser(core, draft, spec, avoid)
+    found = []
     for binding in asked:
-        wanted = _checked(network, spec, how, binding)
-        versions = [v for v in wanted.versions if v in how.translated and spec.address(v) is not None]
+        identity = f"{core.surroundings.random.getrandbits(64):016x}"
+        port = chooser.choose(PortSpec(id=identity, endpoint=spec.id, binding=binding))
+        draft.reserve(record(port_key(spec.id, port.id), port))
+        chooser.given.add(port)
+        found.append(port)
+    return found
+
+
+def rechoose(core: Core, draft: Draft, spec: EndpointSpec, row: Row[PortSpec], avoid: Avoided) -> PortSpec:
+    """Return what *row* publishes with another host port, if it may have one and its own is to be avoided."""
+    binding = row.spec.binding
+    if not binding.is_flexible or not any((binding.proto, number) in avoid for number in binding.numbers()):
+        return row.spec
+    open_port = attrs.evolve(row.spec, binding=attrs.evolve(binding, host_port=None))
+    port = _Chooser(core, draft, spec, avoid).choose(open_port)
+    draft.rely_on(row.key, row.revision)
+    draft.replace(row.replaced(port), row.replaced(row.spec))
+    return port
+
+
+@attrs.frozen
+class _Chooser:
+    """
+    Chooses host ports for an endpoint.
+
+    Args:
+        core: The instance.
+        draft: The request they are for.
+        endpoint: Whose they are.
+        avoid: What must not be chosen.
+        given: What was chosen in the same request, and so is not recorded yet.
+    """
+
+    core: Core
+    draft: Draft
+    endpoint: EndpointSpec
+    avoid: Avoided
+    given: PortIndex = attrs.field(factory=PortIndex)
+
+    def choose(self, port: PortSpec) -> PortSpec:
+        """Return *port* with its host port chosen, where it has one."""
+        network = self.core.network(self.endpoint.network).spec
+        how = _publishing(self.core, network)
+        self.draft.turns.add(PORTS)
+        wanted = _checked(network, self.endpoint, how, port.binding)
+        versions = [v for v in wanted.versions if v in how.translated and self.endpoint.address(v)]
         if versions:
-            first = _choose(core, spec, wanted, versions, avoid)
-            wanted = attrs.evolve(wanted, host_port=first)
-        spec = attrs.evolve(spec, ports=(*spec.ports, wanted))
-    return spec
+            wanted = attrs.evolve(wanted, host_port=self._first_free(wanted, versions))
+        return attrs.evolve(port, binding=wanted, versions=versions)
 
+    def _first_free(self, binding: PortBinding, versions: Sequence[int]) -> int:
+        """Return the first of host ports that no endpoint has."""
+        low, high, start, reserved = self._range(binding)
+        for begin, end in ((start, high), (low, min(high, start + binding.size - 2))):
+            first = begin
+            while first + binding.size - 1 <= end:
+                blocker = self._blocker(binding, versions, first)
+                if not binding.is_flexible:
+                    if blocker is not None:
+                        raise self._taken(binding, *blocker)
+                    return first
+                last = first + binding.size - 1
+                bad = [blocker[0]] if blocker else []
+                bad += (n for proto, n in self.avoid if proto == binding.proto and first <= n <= last)
+                bad += (min(last, until) for since, until in reserved if since <= last and first <= until)
+                if not bad:
+                    return first
+                first = max(bad) + 1
+        what = "ephemeral ports" if binding.host_first is None else "ports of the range"
+        msg = f"cannot publish {binding}: all {what} are taken"
+        raise ExhaustedError(msg)
 
-def rechoose(core: Core, draft: Draft, spec: EndpointSpec, avoid: Avoided) -> EndpointSpec:
-    """Return *spec* with other host ports where those chosen before are among *avoid*."""
-    bad = [
-        binding
-        for binding in spec.ports
-        if binding.is_flexible and any((binding.proto, number) in avoid for number in binding.numbers())
-    ]
-    good = attrs.evolve(spec, ports=[binding for binding in spec.ports if binding not in bad])
-    return choose_ports(core, draft, good, [attrs.evolve(b, host_port=None) for b in bad], avoid)
+    def _range(self, binding: PortBinding) -> tuple[int, int, int, Sequence[tuple[int, int]]]:
+        """Return the lowest and highest port to choose from, where to begin, and what is reserved."""
+        if binding.host_first is not None and binding.host_last is not None:
+            return binding.host_first, binding.host_last, binding.host_first, ()
+        low, high, reserved = self.core.surroundings.ephemeral_ports()
+        start = self.core.records.host_ports.last_chosen(binding.proto) + 1
+        return low, high, start if low <= start <= high else low, reserved
+
+    def _blocker(self, binding: PortBinding, versions: Sequence[int], first: int) -> tuple[int, str] | None:
+        """Return the last of the ports from *first* on that an endpoint has, and its id."""
+        address = binding.host_address
+        address = None if address is None or address.is_unspecified else address
+        last = first + binding.size - 1
+        found = (
+            index.taken(version, binding.proto, address, first, last)
+            for index in (self.core.records.host_ports, self.given)
+            for version in versions
+        )
+        return max((hit for hit in found if hit is not None), default=None)
+
+    def _taken(self, binding: PortBinding, number: int, owner: str) -> PortTakenError:
+        row = self.core.records.endpoints.get(owner)
+        if row is None or owner == self.endpoint.id:
+            who = "it already"
+        else:
+            network = self.core.network(row.spec.network).spec.name
+            who = f"endpoint {row.spec.name!r} of network {network!r}"
+        port = f"{number}/{binding.proto}"
+        msg = (
+            f"cannot publish {binding} of endpoint {self.endpoint.name!r}: port {port} is published by {who}"
+        )
+        return PortTakenError(msg, proto=binding.proto, port=number)
 
 
 def _publishing(core: Core, network: AnyNetworkSpec) -> Publishing:
@@ -110,62 +194,3 @@ def _checked(
         msg = f"cannot publish {binding}: {address} is of network {network.name!r}, not the host's own"
         raise InvalidValueError(msg)
     return binding
-
-
-def _choose(
-    core: Core, spec: EndpointSpec, binding: PortBinding, versions: Sequence[int], avoid: Avoided
-) -> int:
-    """Return the first of host ports for *binding* that no endpoint has."""
-    low, high, start, reserved = _range(core, binding)
-    for begin, end in ((start, high), (low, min(high, start + binding.size - 2))):
-        first = begin
-        while first + binding.size - 1 <= end:
-            last = first + binding.size - 1
-            blocker = _blocker(core, spec, binding, versions, first)
-            if blocker is not None and not binding.is_flexible:
-                raise _taken(core, spec, binding, *blocker)
-            bad = [blocker[0]] if blocker else []
-            bad += (port for proto, port in avoid if proto == binding.proto and first <= port <= last)
-            bad += (min(last, r_last) for r_first, r_last in reserved if r_first <= last and first <= r_last)
-            if not bad or not binding.is_flexible:
-                return first
-            first = max(bad) + 1
-    what = "ephemeral ports" if binding.host_first is None else "ports of the range"
-    msg = f"cannot publish {binding}: all {what} are taken"
-    raise ExhaustedError(msg)
-
-
-def _range(core: Core, binding: PortBinding) -> tuple[int, int, int, Sequence[tuple[int, int]]]:
-    """Return the lowest and highest port to choose from, where to begin, and what is reserved."""
-    if binding.host_first is not None and binding.host_last is not None:
-        return binding.host_first, binding.host_last, binding.host_first, ()
-    low, high, reserved = core.surroundings.ephemeral_ports()
-    start = core.records.ports.last_chosen(binding.proto) + 1
-    return low, high, start if low <= start <= high else low, reserved
-
-
-def _blocker(
-    core: Core, spec: EndpointSpec, binding: PortBinding, versions: Sequence[int], first: int
-) -> tuple[int, str] | None:
-    """Return the last of the ports from *first* on that an endpoint has, and its id."""
-    address = binding.host_address
-    address = None if address is None or address.is_unspecified else address
-    last = first + binding.size - 1
-    found = [core.records.ports.taken(v, binding.proto, address, first, last) for v in versions]
-    # What the endpoint itself was given in this request is not recorded yet.
-    given = PortIndex()
-    given.add(spec)
-    found += (given.taken(version, binding.proto, address, first, last) for version in versions)
-    return max((hit for hit in found if hit is not None), default=None)
-
-
-def _taken(core: Core, spec: EndpointSpec, binding: PortBinding, number: int, owner: str) -> PortTakenError:
-    row = core.records.endpoints.get(owner)
-    who = "it already" if owner == spec.id or row is None else _described(core, row.spec)
-    port = f"{number}/{binding.proto}"
-    msg = f"cannot publish {binding} of endpoint {spec.name!r}: port {port} is published by {who}"
-    return PortTakenError(msg, proto=binding.proto, port=number)
-
-
-def _described(core: Core, spec: EndpointSpec) -> str:
-    return f"endpoint {spec.name!r} of network {core.network(spec.network).spec.name!r}"

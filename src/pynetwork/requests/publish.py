@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from pynetwork.errors import NotFoundError
-from pynetwork.requests.common import join_scope, network_scope, sandbox_lock
-from pynetwork.requests.membership import regroup
+from pynetwork.plan import Plan
+from pynetwork.requests.common import join_scope, network_scope
+from pynetwork.requests.membership import plan_port
 from pynetwork.requests.ports import choose_ports
+from pynetwork.store import Delete
 
 if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.engine import Draft
     from pynetwork.ports import PortBinding
+    from pynetwork.records import Row
     from pynetwork.requests.ports import Avoided
     from pynetwork.specs import EndpointSpec
 
@@ -34,10 +35,11 @@ def publish(core: Core, draft: Draft, endpoint: str, asked: PortBinding, avoid: 
     """
     row = core.endpoint(endpoint)
     draft.what = f"publish {asked} of endpoint {row.spec.name!r}"
-    _hold(draft, row.spec)
-    spec = choose_ports(core, draft, row.spec, [asked], avoid)
-    _replace(core, draft, spec)
-    return spec.ports[-1]
+    _hold(draft, row)
+    (port,) = choose_ports(core, draft, row.spec, [asked], avoid)
+    if row.spec.sandbox is not None:
+        plan_port(core, draft, row.spec, port)
+    return port.binding
 
 
 def unpublish(core: Core, draft: Draft, endpoint: str, asked: PortBinding) -> None:
@@ -52,30 +54,18 @@ def unpublish(core: Core, draft: Draft, endpoint: str, asked: PortBinding) -> No
     """
     row = core.endpoint(endpoint)
     draft.what = f"unpublish {asked} of endpoint {row.spec.name!r}"
-    _hold(draft, row.spec)
-    rest = [binding for binding in row.spec.ports if not binding.matches(asked)]
-    if len(rest) == len(row.spec.ports):
+    _hold(draft, row)
+    found = [port for port in core.records.ports_of(endpoint) if port.spec.binding.matches(asked)]
+    if not found:
         msg = f"endpoint {row.spec.name!r} does not publish {asked}"
         raise NotFoundError(msg)
     draft.finish = True
-    _replace(core, draft, attrs.evolve(row.spec, ports=rest))
+    for port in found:
+        draft.rely_on(port.key, port.revision)
+        draft.plans[port.key] = Plan()
+        draft.on_commit.append(Delete(port.key))
 
 
-def _hold(draft: Draft, spec: EndpointSpec) -> None:
-    draft.undisturbed |= {network_scope(spec.network), join_scope(spec.id)}
-    if spec.sandbox is not None:
-        draft.locks.add(sandbox_lock(spec.sandbox))
-
-
-def _replace(core: Core, draft: Draft, spec: EndpointSpec) -> None:
-    """Draft that *spec* takes the place of what is recorded of an endpoint, joined or not."""
-    row = core.endpoint(spec.id)
+def _hold(draft: Draft, row: Row[EndpointSpec]) -> None:
     draft.rely_on(row.key, row.revision)
-    if spec.sandbox is None:
-        draft.replace(row.replaced(spec), row.replaced(row.spec))
-        return
-    members = (
-        attrs.evolve(member, spec=spec) if member.spec.id == spec.id else member
-        for member in core.records.joined(spec.sandbox)
-    )
-    regroup(core, draft, core.sandbox(spec.sandbox).spec, list(members))
+    draft.undisturbed |= {network_scope(row.spec.network), join_scope(row.spec.id)}
