@@ -187,6 +187,16 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
         ["ip link set veth0 mtu 1400", f"{IN}ip link set eth0 mtu 1400"],
     ),
     (
+        VETH,
+        attrs.evolve(VETH, isolated=True, hairpin=True),
+        ["bridge link set dev veth0 isolated on", "bridge link set dev veth0 hairpin on"],
+    ),
+    (
+        attrs.evolve(VETH, isolated=True, hairpin=True),
+        attrs.evolve(VETH, isolated=True),
+        ["bridge link set dev veth0 hairpin off"],
+    ),
+    (
         LinkSysctl(dev="br0", name="net.ipv4.conf.br0.rp_filter", value="1"),
         LinkSysctl(dev="br0", name="net.ipv4.conf.br0.rp_filter", value="2"),
         ["sysctl -w net.ipv4.conf.br0.rp_filter=2"],

@@ -35,6 +35,10 @@ def test_join_makes_the_interface(controller: Controller, kernel: FakeKernel) ->
     ns = sandbox.netns_path
     link = next(r.name for r in kernel.resources if r.kind == "veth")  # type: ignore[attr-defined]  # a Veth
     expected = f"""
+        nft add element bridge pynetwork macs {{ "{link}" . 02:00:00:00:00:05 }}
+        nft add element bridge pynetwork sources4 {{ "{link}" . 02:00:00:00:00:05 . 10.88.0.2 }}
+        nft add element bridge pynetwork sources4 {{ "{link}" . 02:00:00:00:00:05 . 169.254.7.7 }}
+        nft add element bridge pynetwork guarded {{ "{link}" }}
         ip link add {link} numtxqueues 1 numrxqueues 1 type veth peer name eth0 address 02:00:00:00:00:05 numtxqueues 1 numrxqueues 1 netns {ns}
         ip link set {link} addrgenmode none
         ip link set {link} master br0 up
@@ -48,7 +52,7 @@ def test_join_makes_the_interface(controller: Controller, kernel: FakeKernel) ->
         nsenter --net={ns} ip route add 0.0.0.0/0 via 10.88.0.1 dev eth0
     """  # noqa: E501 - a line as it would be typed
     assert_plan(type(kernel.resources)(r for r in kernel.resources if r not in before), expected)
-    assert [str(step) for step in steps][1:-1] == [str(step) for step in kernel.log[-len(steps) :]][1:-1]
+    assert [str(step) for step in steps][2:-1] == [str(step) for step in kernel.log[-len(steps) :]][2:-1]
     assert endpoint.interface == "eth0"
     assert endpoint.sandbox == sandbox
     assert sandbox.endpoints == (endpoint,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from ipaddress import ip_address, ip_network
 
 import netaddr
@@ -19,23 +20,30 @@ from pynetwork import (
     UnknownDriverError,
 )
 from pynetwork.resources import Bridge
+from pynetwork.resources.ruleset import skeleton
 from pynetwork.testing import FakeKernel, assert_plan, fake_surroundings
 
 
-def test_a_network_is_a_bridge_with_its_gateway(controller: Controller, kernel: FakeKernel) -> None:
+def test_a_network_is_a_bridge_behind_a_firewall(controller: Controller, kernel: FakeKernel) -> None:
     network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24"])
     bridge = f"br-{network.id[:12]}"
     mac = ":".join(("02", *(network.id[i : i + 2] for i in range(0, 10, 2))))
-    assert_plan(
-        kernel.resources,
-        f"""
+    lines = f"""
+        sysctl -w net.ipv4.ip_forward=1
         ip link add {bridge} address {mac} type bridge mcast_snooping 0
         ip link set {bridge} addrgenmode none
         sysctl -w net.ipv6.conf.{bridge}.accept_ra=0
+        nft add element inet pynetwork bridges {{ "{bridge}" }}
+        nft add element inet pynetwork linked {{ "{bridge}" . "{bridge}" }}
+        nft add element inet pynetwork own4 {{ 10.88.0.0/24 . "{bridge}" }}
+        nft add element inet pynetwork direct4 {{ 10.88.0.0/24 }}
+        nft add element inet pynetwork masquerade4 {{ 10.88.0.0/24 }}
+        sysctl -w net.ipv4.conf.{bridge}.route_localnet=1
         ip address add 10.88.0.1/24 dev {bridge}
         ip link set {bridge} up
-        """,
-    )
+    """
+    firewall = f"nft -f - <<END\n{skeleton('pynetwork')}END\n"
+    assert_plan(kernel.resources, firewall + textwrap.dedent(lines).lstrip())
     assert network.subnets == (ip_network("10.88.0.0/24"),)
     assert network.gateways == (ip_address("10.88.0.1"),)
     assert network.driver == "bridge"

@@ -183,7 +183,8 @@ class TestDelete:
         assert [(endpoint.addresses, endpoint.mac) for endpoint in endpoints] == kept
         assert [endpoint.interface for endpoint in endpoints] == ["wan", None]
         assert [endpoint.gateways for endpoint in endpoints] == [(), ()]
-        assert {item.kind for item in host.resources} == {"bridge", "address", "up"}
+        kinds = {item.kind for item in host.resources}
+        assert kinds == {"bridge", "address", "up", "sysctl", "link_sysctl", "ruleset", "network_rules"}
 
     def test_they_can_join_another_at_once(self, here: Controller) -> None:
         sandbox = here.new_sandbox("s")
