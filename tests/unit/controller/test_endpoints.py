@@ -42,6 +42,7 @@ def test_join_makes_the_interface(controller: Controller, kernel: FakeKernel) ->
         ip link add {link} numtxqueues 1 numrxqueues 1 type veth peer name eth0 address 02:00:00:00:00:05 numtxqueues 1 numrxqueues 1 netns {ns}
         ip link set {link} addrgenmode none
         ip link set {link} master br0 up
+        bridge link set dev {link} hairpin on
         nsenter --net={ns} ip link set eth0 addrgenmode none
         nsenter --net={ns} sysctl -w net.ipv4.conf.eth0.rp_filter=1
         nsenter --net={ns} ip address add 10.88.0.2/24 dev eth0

@@ -169,6 +169,7 @@ def test_an_endpoint_is_a_cable_and_what_is_configured_on_its_end(
         f"{CABLE} numtxqueues 1 numrxqueues 1 netns /run/n",
         "ip link set veth5 addrgenmode none",
         "ip link set veth5 master br-0123456789ab up",
+        "bridge link set dev veth5 hairpin on",
         "nsenter --net=/run/n ip link set eth0 addrgenmode none",
         *(f"nsenter --net=/run/n {step}" for step in steps),
     ]
