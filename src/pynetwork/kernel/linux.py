@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import answers, netns, rtnl, sysctl
+from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
+from pynetwork.kernel.conntrack import forget
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
@@ -21,7 +23,7 @@ from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
-from pynetwork.resources import Announce, Bridge, Netns, Veth
+from pynetwork.resources import Announce, Bridge, Conntrack, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,6 +39,7 @@ __all__ = ["LinuxKernel"]
 # Most links go with their namespace first; deleting holds the kernel's one lock for all of these things.
 _REAP_SECONDS: Final = 0.05
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
+_FORGET_SECONDS: Final = 0.002
 _SPARES: Final = 24  # of 150 KiB and two descriptors each
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
@@ -75,6 +78,8 @@ class LinuxKernel:
         self._fresh = Fresh()
         self._host = NetlinkSocket()
         self._later = Later()
+        self._forgotten: deque[Conntrack] = deque()
+        self._netfilter: NetlinkSocket | None = None
         self.links = HostLinks(self)
         self._reap_soon()  # what a process that died had handed over
 
@@ -145,6 +150,8 @@ class LinuxKernel:
         self._later.close()
         if self._firewall is not None:
             self._firewall.close()
+        if self._netfilter is not None:
+            self._netfilter.close()
         self._fresh.close()
         self.namespaces.close()
         self._host.close()
@@ -234,9 +241,18 @@ class LinuxKernel:
     def _emit(self, effects: Iterable[Step]) -> None:
         for step in effects:
             effect = step.resource
-            if isinstance(effect, Announce):
+            if isinstance(effect, Conntrack):
+                self._forgotten.append(effect)
+                self._later.call("forget", _FORGET_SECONDS, self._forget)
+            elif isinstance(effect, Announce):
                 key = (effect.netns, effect.dev)  # the kernel announces all addresses of a link at once
                 self._later.call(key, _ANNOUNCE_SECONDS, partial(self._announce, *key))
+
+    def _forget(self) -> None:
+        if self._netfilter is None:
+            self._netfilter = self.namespaces.home(nfnetlink.open_socket)
+        while self._forgotten:
+            forget(self._netfilter, self._forgotten.popleft())
 
     def _announce(self, path: str, dev: str) -> None:
         def announce() -> None:

@@ -330,8 +330,11 @@ class PublishedPort(Rules):
             return Element(f"routed{self.version}", (self.target, self.proto, first))
         return Element(f"routed_ranges{self.version}", (self.target, self.proto, (first, last)))
 
-    def _forgets(self) -> tuple[Effect, ...]:
-        # A UDP flow would go on to wherever it went before.
+    def effects(self) -> tuple[Effect, ...]:
+        # What is no connection begins anew with each packet, and would go on to wherever it went before.
+        return () if self.proto == "tcp" else self.effects_of_delete()
+
+    def effects_of_delete(self) -> tuple[Effect, ...]:
         if not self.nat:
             return ()
         return (
@@ -343,12 +346,6 @@ class PublishedPort(Rules):
                 last=self.last,
             ),
         )
-
-    def effects(self) -> tuple[Effect, ...]:
-        return self._forgets()
-
-    def effects_of_delete(self) -> tuple[Effect, ...]:
-        return self._forgets()
 
 
 @attrs.frozen(kw_only=True)
