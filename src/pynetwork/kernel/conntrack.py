@@ -1,7 +1,10 @@
 """Forgetting connections, so that no packet follows a translation that is gone.
 
 A filter that the kernel applies itself costs a millisecond among thousands of entries; kernels that
-have none for deletions (before 6.11) are asked for all entries, and to delete those that match.
+have none for deletions are asked for all entries, and to delete those that match.
+
+The kernel's filter by IPv6 address must not be used: up to Linux 6.18, the last that was tried, it
+matches all addresses but the one that is given.
 """
 
 from __future__ import annotations
@@ -95,8 +98,9 @@ def forget(netfilter: NetlinkSocket, effect: Conntrack) -> None:
         NetlinkError: The kernel refuses.
     """
     ports = (effect.last or 0) - (effect.first or 0) + 1
+    has_v6_address = effect.version == 6 and (effect.address or effect.destination) is not None
     try:
-        if effect.address is None and ports > _MOST_REQUESTS:
+        if has_v6_address or (effect.address is None and ports > _MOST_REQUESTS):
             _forget_one_by_one(netfilter, effect)
             return
         for flow in _flows(effect):

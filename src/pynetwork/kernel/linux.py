@@ -22,6 +22,7 @@ from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
+from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
 from pynetwork.resources import Announce, Bridge, Conntrack, Netns, Veth
 
@@ -284,7 +285,8 @@ class LinuxKernel:
         """Return the host's firewall, chosen when it is first needed."""
         with self._opening:
             if self._firewall is None:
-                self._firewall = open_firewall(self._firewall_name, self._instance, self.namespaces.home)
+                rules = open_firewall(self._firewall_name, self._instance, self.namespaces.home)
+                self._firewall = ReservingFirewall(rules, self.namespaces.home)
             return self._firewall
 
     def prepare_directory(self) -> None:

@@ -1,0 +1,76 @@
+"""A firewall that keeps the host ports of what it publishes from other programs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pynetwork.errors import PynetworkError
+from pynetwork.kernel.firewall import RulesRefusedError
+from pynetwork.kernel.sockets import PortSockets
+from pynetwork.plan import Verb
+from pynetwork.resources import PublishedPort
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pynetwork.kernel.firewall import Firewall
+    from pynetwork.plan import Plan, Step
+
+__all__ = ["ReservingFirewall"]
+
+
+class ReservingFirewall:
+    """
+    Sockets for ports, and rules, together or not at all.
+
+    Args:
+        rules: The firewall that takes the rules.
+        home: Calls a function in the host's network namespace.
+    """
+
+    def __init__(self, rules: Firewall, home: Callable[[Callable[[], object]], object]) -> None:
+        self._rules = rules
+        self._sockets = PortSockets(home)
+
+    @property
+    def name(self) -> str:
+        """What the firewall is."""
+        return self._rules.name
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        """Take all of *steps*, or none, see :meth:`Firewall.apply`."""
+        reserved: list[PublishedPort] = []
+        try:
+            # What is replayed is ours already, whoever sits on the port by now.
+            for number, step in enumerate(() if replay else steps):
+                if step.verb is Verb.CREATE and isinstance(step.resource, PublishedPort):
+                    reserved.append(step.resource)
+                    try:
+                        self._sockets.reserve(step.resource)
+                    except PynetworkError as error:
+                        raise RulesRefusedError(number) from error
+            self._rules.apply(steps, replay=replay)
+        except BaseException:
+            for port in reserved:
+                self._sockets.release(port)
+            raise
+        for step in steps:
+            if step.verb is Verb.DELETE and isinstance(step.resource, PublishedPort):
+                self._sockets.release(step.resource)
+
+    def observe(self, expected: Plan) -> Plan:
+        """Return what is there, see :meth:`Firewall.observe`."""
+        return self._rules.observe(expected)
+
+    def missing(self) -> tuple[str, ...]:
+        """Return what somebody took away, see :meth:`Firewall.missing`."""
+        return self._rules.missing()
+
+    def remove(self) -> None:
+        """Delete all that this instance ever made."""
+        self._rules.remove()
+
+    def close(self) -> None:
+        """Release sockets; the rules stay. Idempotent."""
+        self._sockets.close()
+        self._rules.close()
