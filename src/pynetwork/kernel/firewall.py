@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.resources import Rules, Ruleset
 from pynetwork.resources.firewall import StrayElement
+from pynetwork.resources.stray import StrayRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,10 +161,11 @@ def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]
         from pynetwork.kernel.nftables import NftablesFirewall
 
         return NftablesFirewall(instance, home)
-    msg = "the iptables firewall is not there yet"
-    raise UnavailableError(msg)
+    from pynetwork.kernel.iptables import IptablesFirewall
+
+    return IptablesFirewall(instance, home)
 
 
 def is_of_firewall(resource: Resource) -> bool:
     """Whether *resource* is for a firewall to take."""
-    return isinstance(resource, Rules | Ruleset | StrayElement)
+    return isinstance(resource, Rules | Ruleset | StrayElement | StrayRules)

@@ -233,6 +233,7 @@ class EndpointRules(Rules):
         mac: Of its interface.
         addresses: Its own, without prefix length.
         guard: Whether packets with another source are dropped (spoof protection).
+        bridge: Interface name of the bridge that *link* is a port of, for firewalls that see only that.
     """
 
     kind = "endpoint_rules"
@@ -243,6 +244,7 @@ class EndpointRules(Rules):
     mac: str
     addresses: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     guard: bool = True
+    bridge: str = ""
 
     @property
     def key(self) -> Key:
