@@ -28,6 +28,10 @@ class WorkerLostError(Exception):
     """The worker ended, or fell silent, in the middle of a request."""
 
 
+class _EndedError(WorkerLostError):
+    """It ended."""
+
+
 class Worker:
     """
     One process of :mod:`pynetwork.kernel.iptables.worker`. For one caller at a time.
@@ -61,17 +65,28 @@ class Worker:
             WorkerLostError: It died meanwhile.
             UnavailableError: It cannot be had.
         """
+        heard: list[Message] = []
         with self._lock:
-            process = self._running()
             try:
-                answer = self._exchange(process, request)
-                while "done" not in answer and "error" not in answer:
-                    hear(answer)
-                    answer = self._exchange(process)
-            except BaseException:
-                self._end(kill=True)
-                raise
-            return answer
+                return self._ask(request, hear, heard)
+            except _EndedError:
+                if heard:
+                    raise
+            # It was dead before, or did nothing that anybody saw.
+            return self._ask(request, hear, heard)
+
+    def _ask(self, request: Message, hear: Callable[[Message], None], heard: list[Message]) -> Message:
+        process = self._running()
+        try:
+            answer = self._exchange(process, request)
+            while "done" not in answer and "error" not in answer:
+                heard.append(answer)
+                hear(answer)
+                answer = self._exchange(process)
+        except BaseException:
+            self._end(kill=True)
+            raise
+        return answer
 
     def close(self) -> None:
         """End it. Idempotent."""
@@ -93,7 +108,7 @@ class Worker:
             status = process.wait()
             said = self._said()
             msg = f"the iptables worker ended with status {status}" + (f": {said}" if said else "")
-            raise WorkerLostError(msg)
+            raise _EndedError(msg)
         return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
