@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork.errors import InvalidValueError, PortTakenError, UnavailableError
-from pynetwork.kernel.firewall import RulesRefusedError
+from pynetwork.kernel.firewall import RulesRefusedError, choose_firewall, open_firewall
 from pynetwork.kernel.iptables import IptablesFirewall, wire
 from pynetwork.kernel.iptables.layout import chain_names, jumps, static_rules, user_chain
 from pynetwork.kernel.iptables.rules import rules_of
@@ -629,6 +630,24 @@ def test_a_table_that_the_kernel_lacks_is_named(monkeypatch: pytest.MonkeyPatch,
     says = r"table nat cannot be read: .*do you need to insmod"
     with private_host(), firewall() as made, pytest.raises(UnavailableError, match=says):
         made.remove()
+
+
+def test_a_host_without_nft_has_iptables(monkeypatch: pytest.MonkeyPatch) -> None:
+    with private_host() as host:
+        assert choose_firewall() == "nftables"
+        host.run(["mount", "--bind", "/dev/null", shutil.which("nft") or "/usr/sbin/nft"])
+        assert choose_firewall() == "iptables"
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "path", [])
+            with pytest.raises(UnavailableError, match="apt-get install nftables"):
+                choose_firewall()
+        namespaces = Namespaces()
+        try:
+            made = open_firewall("auto", ID, namespaces.home)
+            assert made.name == "iptables"
+            made.close()
+        finally:
+            namespaces.close()
 
 
 # Packets

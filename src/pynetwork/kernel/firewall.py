@@ -117,13 +117,18 @@ def choose_firewall() -> str:
     Raises:
         UnavailableError: It has neither; says what to install.
     """
+    from importlib.util import find_spec
+
     from pynetwork.kernel.nftables import find_nft
 
     if find_nft() is not None:
         return "nftables"
+    if find_spec("iptc") is not None:
+        return "iptables"
     msg = (
-        "networks need a firewall: install nftables (apt-get install nftables), or make the controller with "
-        "firewall='none' and leave isolation, masquerading and published ports to somebody else"
+        "networks need a firewall: install nftables (apt-get install nftables), or for iptables "
+        "pip install 'pynetwork[iptables]', or make the controller with firewall='none' and leave isolation, "
+        "masquerading and published ports to somebody else"
     )
     raise UnavailableError(msg)
 

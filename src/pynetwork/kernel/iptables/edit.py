@@ -15,6 +15,8 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pynetwork.kernel.iptables.claims import Claims
+
 __all__ = ["Entry", "TableEdit"]
 
 _NAME: Final = 29  # of an extension, with its revision behind it
@@ -28,6 +30,11 @@ class Entry:
     comment: str
     raw: bytes
 
+    @property
+    def key(self) -> str:
+        """What it belongs to, when it is ours."""
+        return self.comment.partition(" #")[0]
+
 
 class TableEdit:
     """
@@ -37,14 +44,22 @@ class TableEdit:
         table: Of python-iptables, read just now.
 
     Attributes:
-        undo: What takes the changes back, in the order in which it has to be done.
+        chains: Those that there are.
+        claims: Ports that are published; kept up to date once somebody has filled it.
     """
 
     def __init__(self, table: Any) -> None:  # noqa: ANN401 - python-iptables has no types
         self._table = table
         self._loaded: dict[str, list[Entry]] = {}
         self.chains: set[str] = {chain.name for chain in table.chains}
-        self.undo: list[list[Any]] = []
+        self.claims: Claims | None = None
+        self._keys: dict[str, dict[str, list[str]]] = {}
+        self._undo: list[list[Any]] = []
+
+    @property
+    def undo(self) -> list[list[Any]]:
+        """What takes the changes back, in the order in which it has to be done."""
+        return self._undo[::-1]
 
     def entries(self, chain: str) -> Sequence[Entry]:
         """Return the rules of a chain, none if there is no such chain."""
@@ -59,13 +74,22 @@ class TableEdit:
             self._loaded[chain] = found
         return self._loaded[chain]
 
+    def of_key(self, chain: str, key: str) -> Sequence[str]:
+        """Return the comments of the rules of a key in a chain."""
+        if chain not in self._keys:
+            keys: dict[str, list[str]] = {}
+            for entry in self.entries(chain):
+                keys.setdefault(entry.key, []).append(entry.comment)
+            self._keys[chain] = keys
+        return self._keys[chain].get(key, [])
+
     def create(self, chain: str) -> None:
         """Make a chain unless it is there."""
         if chain not in self.chains:
             self._table.create_chain(chain)
             self.chains.add(chain)
             self._loaded[chain] = []
-            self.undo.insert(0, ["drop", chain])
+            self._undo.append(["drop", chain])
 
     def drop(self, chain: str) -> None:
         """Delete a chain that is empty."""
@@ -73,7 +97,8 @@ class TableEdit:
             self._table.delete_chain(chain)
             self.chains.discard(chain)
             self._loaded.pop(chain, None)
-            self.undo.insert(0, ["create", chain])
+            self._keys.pop(chain, None)
+            self._undo.append(["create", chain])
 
     def insert(self, chain: str, position: int, entry: Entry) -> None:
         """Put a rule into a chain."""
@@ -81,7 +106,11 @@ class TableEdit:
         position = min(position, len(rules))
         self._table.insert_entry(chain, _buffer(entry.raw), position)
         rules.insert(position, entry)
-        self.undo.insert(0, ["delete", chain, entry.comment])
+        if chain in self._keys:
+            self._keys[chain].setdefault(entry.key, []).append(entry.comment)
+        if self.claims is not None:
+            self.claims.add(entry.comment)
+        self._undo.append(["delete", chain, entry.comment])
 
     def delete(self, chain: str, doomed: Callable[[Entry], bool]) -> None:
         """Delete the rules of a chain that *doomed* is true of."""
@@ -92,7 +121,11 @@ class TableEdit:
                 mask = (ctypes.c_ubyte * len(entry.raw))(*b"\xff" * len(entry.raw))
                 self._table.delete_entry(chain, _buffer(entry.raw), mask)
                 del rules[position]
-                self.undo.insert(0, ["insert", chain, position, entry.comment, entry.raw.hex()])
+                if chain in self._keys:
+                    self._keys[chain][entry.key].remove(entry.comment)
+                if self.claims is not None:
+                    self.claims.discard(entry.comment)
+                self._undo.append(["insert", chain, position, entry.comment, entry.raw.hex()])
 
     def take_back(self, undo: Sequence[Sequence[Any]]) -> None:
         """Do what is in the *undo* of another edit, which may not have taken effect."""

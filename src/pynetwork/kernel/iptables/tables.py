@@ -12,9 +12,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from pynetwork.kernel.iptables.claims import Claims
 from pynetwork.kernel.iptables.edit import Entry, TableEdit
 from pynetwork.kernel.iptables.layout import PREFIX, is_own_chain, user_chain
-from pynetwork.kernel.iptables.values import mark, parse_comment
+from pynetwork.kernel.iptables.values import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -211,10 +212,11 @@ def _put(edit: TableEdit, wanted: Message, _instance: str) -> None:
             for rule, entry in zip(wanted["rules"], wanted["built"]["rules"], strict=True)
             if rule["chain"] == chain
         ]
-        now = [found.comment for found in edit.entries(chain) if _is_of(found, key)]
+        now = edit.of_key(chain, key)
         if sorted(now) == sorted(entry.comment for _, entry in placed):
             continue
-        edit.delete(chain, lambda found: _is_of(found, key))
+        if now:
+            edit.delete(chain, lambda found: found.key == key)
         if chain not in edit.chains:
             message = f"chain {chain} is gone: reconcile to make it again"
             raise RefusedError(message, kind="refused", step=wanted["step"])
@@ -226,40 +228,18 @@ def _put(edit: TableEdit, wanted: Message, _instance: str) -> None:
             edit.insert(chain, len(edit.entries(chain)), entry)
 
 
-def _is_of(entry: Entry, key: str) -> bool:
-    if not entry.comment.startswith(key):
-        return False
-    parsed = parse_comment(entry.comment)
-    return parsed is not None and parsed[0] == key
-
-
 def _check_claim(edit: TableEdit, claim: Message, wanted: Message) -> None:
     """Check that no instance has published what is to be published."""
-    for chain in sorted(edit.chains):
-        if not chain.startswith(f"{PREFIX}PUB-"):
-            continue
-        for entry in edit.entries(chain):
-            parsed = parse_comment(entry.comment)
-            if parsed is None:
-                continue
-            key, tag, owner = parsed
-            if key == wanted["key"] and (claim["replay"] or tag == claim["tag"]):
-                continue
-            port = _overlap(key.split(" "), claim)
-            if port is not None:
-                raise RefusedError(owner or "another instance", kind="taken", step=wanted["step"], port=port)
-
-
-def _overlap(key: list[str], claim: Message) -> int | None:
-    """Return the first port that two want; *key* is ``pynetwork-ID port VERSION PROTO HOST FIRST-LAST``."""
-    if len(key) != 6 or key[3] != claim["proto"]:
-        return None
-    hosts = {key[4], claim["host"]}
-    if len(hosts) > 1 and "*" not in hosts:
-        return None
-    first, last = map(int, key[5].split("-"))
-    port: int = max(first, claim["first"])
-    return port if port <= min(last, claim["last"]) else None
+    if edit.claims is None:
+        edit.claims = Claims()
+        for chain in edit.chains:
+            if chain.startswith(f"{PREFIX}PUB-"):
+                for entry in edit.entries(chain):
+                    edit.claims.add(entry.comment)
+    taken = edit.claims.find(claim, wanted["key"])
+    if taken is not None:
+        number, owner = taken
+        raise RefusedError(owner, kind="taken", step=wanted["step"], port=number)
 
 
 def _end(edit: TableEdit, wanted: Message, instance: str) -> None:
