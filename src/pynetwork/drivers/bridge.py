@@ -112,6 +112,7 @@ class BridgeDriver:
                     mac=endpoint.mac,
                     addresses=[address.ip for address in addresses],
                     guard=network.options.spoof_protection,
+                    bridge=bridge_name(network),
                 ),
                 veth,
                 *(

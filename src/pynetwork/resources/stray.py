@@ -26,6 +26,7 @@ class StrayRules(Resource):
 
     kind = "stray_rules"
     rank = 26
+    nameless = True
 
     version: int
     comment: str
