@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from functools import partial
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.kernel.host_links import HostLinks
-    from pynetwork.kernel.netlink import Message
+    from pynetwork.kernel.netlink import Message, NetlinkError
     from pynetwork.kernel.netns import Namespaces, Opened
 
 __all__ = ["PREPARED", "Chunk", "Indexes", "Outcome"]
@@ -276,7 +277,7 @@ class Chunk:
         sent = list(self._pending)
         self._pending.clear()
         errors = self._socket.batch([message for _, message in sent])
-        if any(sent[number][1].kind == rtnl.RTM_NEWLINK for number in errors):
+        if any(_may_succeed_later(sent[number][1], error) for number, error in errors.items()):
             again = [sent[number][0] for number in errors]
             self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
             sent = self._rebuild(again)
@@ -287,13 +288,20 @@ class Chunk:
 
     def _rebuild(self, positions: Sequence[int]) -> list[tuple[int, Message]]:
         """
-        Build messages again, about a link that could not be made, without what was assumed before.
+        Build messages again, about what could not be made, without what was assumed before.
 
-        Its name may be that of a link which was deleted a moment ago and is about to go; the ifindex
-        chosen for its peer may be in use, and that of its bridge may have changed.
+        A link's name, or a route, may be that of a link which was deleted a moment ago and is about to
+        go; the ifindex chosen for its peer may be in use, and that of its bridge may have changed.
         """
         self._kernel.flush()
         self._indexes.clear()
         self._chooses = False
         sends = [(p, o) for p in positions if isinstance(o := self._operations[p], Send)]
         return [(position, send.build(self)) for position, send in sends]
+
+
+def _may_succeed_later(message: Message, error: NetlinkError) -> bool:
+    """Whether a link that is on its way out may be why a message was refused."""
+    if message.kind == rtnl.RTM_NEWLINK:
+        return True
+    return error.errno == errno.EEXIST and message.kind in {rtnl.RTM_NEWROUTE, rtnl.RTM_NEWADDR}

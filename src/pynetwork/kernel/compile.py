@@ -27,7 +27,6 @@ from pynetwork.resources import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
     from pynetwork.kernel.netlink import Message
     from pynetwork.resources import Resource
@@ -80,8 +79,8 @@ class Host(Protocol):
         """Delete a bridge that is ours, soon, and free its name now."""
         ...
 
-    def doom_veth(self, veth: Veth, *, cut_off: bool) -> None:
-        """Delete a veth pair that is ours, soon; with *cut_off* free what is routed through it inside now."""
+    def doom_veth(self, veth: Veth) -> None:
+        """Delete a veth pair that is ours, soon; no packet passes from now on."""
         ...
 
     def adopt_address(self, address: Address) -> None:
@@ -154,20 +153,19 @@ class Treat:
 Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat
 
 
-def compile_step(step: Step, *, group: int, going: AbstractSet[str]) -> tuple[Operation, ...]:
+def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     """
     Return what to do for *step*.
 
     Args:
         step: Any but an effect.
         group: Of links that we make.
-        going: Paths of namespaces that are deleted together with what is in them.
     """
     resource = step.resource
     if is_of_firewall(resource):
         return (Filter(None, step),)
     if step.verb is Verb.DELETE:
-        return _delete(resource, going)
+        return _delete(resource)
     if step.verb is Verb.UPDATE:
         return _update(resource, step.previous)
     return _create(resource, group)
@@ -215,15 +213,14 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
     raise NotImplementedError(msg)
 
 
-def _delete(resource: Resource, going: AbstractSet[str]) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
+def _delete(resource: Resource) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
     match resource:
         case Netns(path=path):
             return (Unpin(None, path),)
         case Bridge():
             return (Treat(None, lambda host: host.doom_bridge(resource)),)
         case Veth():
-            stays = resource.netns not in going
-            return (Treat(None, lambda host: host.doom_veth(resource, cut_off=stays)),)
+            return (Treat(None, lambda host: host.doom_veth(resource)),)
         case Address(adopt=True):
             return (Treat(None, lambda host: host.drop_address(resource)),)
         case Address(netns=place, dev=dev, cidr=cidr):

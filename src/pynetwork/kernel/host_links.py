@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from pynetwork.kernel import answers, rtnl
-from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
+from pynetwork.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
-    from pynetwork.kernel.netns import Namespaces
-    from pynetwork.resources import Address, Bridge, Veth
+    from pynetwork.kernel.netlink import NetlinkSocket
+    from pynetwork.resources import Address, Bridge, ForgetNeighbour, Veth
 
 __all__ = ["HostLinks", "Owner"]
 
@@ -23,7 +22,6 @@ class Owner(Protocol):
 
     group: int
     doomed: int
-    namespaces: Namespaces
 
     @property
     def host(self) -> NetlinkSocket:
@@ -32,6 +30,10 @@ class Owner(Protocol):
 
     def make_bridge(self, bridge: Bridge) -> None:
         """Make a bridge; raise why it cannot be."""
+        ...
+
+    def is_doomed(self, group: int) -> bool:
+        """Whether links of *group* are on their way out."""
         ...
 
     def reap(self, bridge: str | None = None) -> None:
@@ -99,21 +101,22 @@ class HostLinks:
             self._owner.host.request(change)
         self._owner.reap(bridge.name)
 
-    def doom_veth(self, veth: Veth, *, cut_off: bool) -> None:
+    def doom_veth(self, veth: Veth) -> None:
         """Delete a veth pair that is ours: no packet passes from now on, the rest goes soon."""
         link = self._link(veth.name)
-        if link is None or link.group == self._owner.doomed:
+        if link is None or self._owner.is_doomed(link.group):
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group == self._owner.group:
-            if cut_off:
-                self._cut_off(veth.netns, link.link)
             self._owner.host.request(rtnl.set_link(index=link.ifindex, up=False, group=self._owner.doomed))
             self._owner.reap()
 
-    def _cut_off(self, path: str, index: int) -> None:
-        """Take down the end inside of a veth pair that lives on for a moment: its routes are free at once."""
-        with suppress(OSError), self._owner.namespaces.call(path, NetlinkSocket) as socket:
-            socket.request(rtnl.set_link(index=index, up=False))
+    def forget_neighbour(self, effect: ForgetNeighbour) -> None:
+        """Forget the MAC of an address, if it is known at all."""
+        try:
+            self._owner.host.request(rtnl.neighbour(effect.address, self._index(effect.dev), delete=True))
+        except NetlinkError as error:
+            if error.errno not in {errno.ENOENT, errno.ENODEV}:
+                raise
 
     def adopt_address(self, address: Address) -> None:
         """Take an existing address as it is, or make it."""

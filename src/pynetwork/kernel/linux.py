@@ -24,7 +24,7 @@ from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
-from pynetwork.resources import Announce, Bridge, Conntrack, Netns, Veth
+from pynetwork.resources import Announce, Bridge, Conntrack, ForgetNeighbour, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LinuxKernel"]
 
-# Most links go with their namespace first; deleting holds the kernel's one lock for all of these things.
-_REAP_SECONDS: Final = 0.05
+_REAP_SECONDS: Final = 0.04
 _ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
 _FORGET_SECONDS: Final = 0.002
 _SPARES: Final = 24  # of 150 KiB and two descriptors each
@@ -68,9 +67,11 @@ class LinuxKernel:
         self._firewall_name = firewall
         self._firewall: Firewall | None = None
         self._opening = threading.Lock()
-        # 28 bits of the id under a mark of ours; the lowest bit tells the doomed from the living.
-        self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFE)
+        # 27 bits of the id under a mark of ours; the lowest two tell the doomed from the living.
+        self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFC)
         self.doomed = self.group | 1
+        self._doomed_before = self.group | 2
+        self._is_reaping = False
         self._suffix = f".{instance[:8]}"
         self._directory = netns_dir
         self._has_directory = False
@@ -79,7 +80,7 @@ class LinuxKernel:
         self._fresh = Fresh()
         self._host = NetlinkSocket()
         self._later = Later()
-        self._forgotten: deque[Conntrack] = deque()
+        self._forgotten: deque[Conntrack | ForgetNeighbour] = deque()
         self._netfilter: NetlinkSocket | None = None
         self.links = HostLinks(self)
         self._reap_soon()  # what a process that died had handed over
@@ -90,20 +91,15 @@ class LinuxKernel:
         if effects:
             self._emit(effects)
             steps = [step for step in steps if step.verb is not Verb.EMIT]
-        going = frozenset(
-            step.resource.path
-            for step in steps
-            if step.verb is Verb.DELETE and isinstance(step.resource, Netns) and step.resource.adopted is None
-        )
         if not replay:
-            self._take(steps, going)
+            self._take(steps)
             return
         number = 0
         for is_rule, run in groupby(steps, key=lambda step: is_of_firewall(step.resource)):
             together = list(run)
             for part in [together] if is_rule else [[step] for step in together]:
                 try:
-                    self._retake(part, going)
+                    self._retake(part)
                 except RulesRefusedError as error:
                     done = steps[: number + error.number]
                     raise StepFailedError(steps[number + error.number], done) from error.__cause__
@@ -143,7 +139,9 @@ class LinuxKernel:
 
     def flush(self) -> None:
         """Wait until all that was deleted is gone, by whichever process of this instance."""
-        self._reap_soon()
+        for group in (self.doomed, self._doomed_before):
+            self._delete_group(group)
+        self._is_reaping = False
         self._later.flush()
 
     def close(self) -> None:
@@ -159,12 +157,12 @@ class LinuxKernel:
 
     # Steps
 
-    def _take(self, steps: Sequence[Step], going: AbstractSet[str] = frozenset()) -> None:
-        """Take *steps*, consecutive operations in one namespace at once; *going* namespaces are deleted."""
+    def _take(self, steps: Sequence[Step]) -> None:
+        """Take *steps*, consecutive operations in one namespace at once."""
         operations = [
             (number, operation)
             for number, step in enumerate(steps)
-            for operation in compile_step(step, group=self.group, going=going)
+            for operation in compile_step(step, group=self.group)
         ]
         places = {operation.place for _, operation in operations}
         places.update(step.resource.netns for step in steps if isinstance(step.resource, Veth))
@@ -203,7 +201,7 @@ class LinuxKernel:
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 
-    def _retake(self, steps: Sequence[Step], going: AbstractSet[str]) -> None:
+    def _retake(self, steps: Sequence[Step]) -> None:
         """Take a step that may have been taken before, or several of the firewall."""
         step = steps[0]
         resource = step.resource
@@ -216,7 +214,7 @@ class LinuxKernel:
             msg = f"namespace {resource.adopted} was adopted; once lost it cannot be adopted again"
             raise UnavailableError(msg)
         try:
-            self._take((step,), going)
+            self._take((step,))
         except StepFailedError as error:
             cause = error.__cause__
             code = cause.errno if isinstance(cause, OSError) else None
@@ -242,7 +240,7 @@ class LinuxKernel:
     def _emit(self, effects: Iterable[Step]) -> None:
         for step in effects:
             effect = step.resource
-            if isinstance(effect, Conntrack):
+            if isinstance(effect, Conntrack | ForgetNeighbour):
                 self._forgotten.append(effect)
                 self._later.call("forget", _FORGET_SECONDS, self._forget)
             elif isinstance(effect, Announce):
@@ -253,7 +251,11 @@ class LinuxKernel:
         if self._netfilter is None:
             self._netfilter = self.namespaces.home(nfnetlink.open_socket)
         while self._forgotten:
-            forget(self._netfilter, self._forgotten.popleft())
+            effect = self._forgotten.popleft()
+            if isinstance(effect, Conntrack):
+                forget(self._netfilter, effect)
+            else:
+                self.links.forget_neighbour(effect)
 
     def _announce(self, path: str, dev: str) -> None:
         def announce() -> None:
@@ -266,18 +268,36 @@ class LinuxKernel:
                 # the port of the bridge did not forward yet.
                 socket.request(rtnl.set_link(dev, mac=link.mac))
 
-        with suppress(FileNotFoundError, NetlinkError):  # it may have left again meanwhile
+        with suppress(OSError):  # it may have left again meanwhile
             self.namespaces.call(path, announce)
 
     def _reap_soon(self) -> None:
+        self._is_reaping = True
         self._later.call("reap", _REAP_SECONDS, self._reap)
 
     def _reap(self) -> None:
+        """
+        Delete what was doomed before the last time.
+
+        That is little: most links have gone with their namespaces by then, without anybody waiting. To
+        delete holds the kernel's one lock for all of these things, so whoever wires would wait.
+        """
+        self._delete_group(self._doomed_before)
+        self.doomed, self._doomed_before = self._doomed_before, self.doomed
+        if self._is_reaping:
+            self._is_reaping = False
+            self._later.call("reap", _REAP_SECONDS, self._reap)
+
+    def _delete_group(self, group: int) -> None:
         try:
-            self._host.request(rtnl.delete_group(self.doomed))
+            self._host.request(rtnl.delete_group(group))
         except NetlinkError as error:
-            if error.errno != errno.ENODEV:  # none left: their namespaces went first
+            if error.errno != errno.ENODEV:  # none left
                 raise
+
+    def is_doomed(self, group: int) -> bool:
+        """Whether links of *group* are on their way out."""
+        return group in {self.doomed, self._doomed_before}
 
     # What a chunk needs of its host
 

@@ -6,7 +6,7 @@ user could type. Everything the engine needs to know of it is derived from its f
 
 from __future__ import annotations
 
-from pynetwork.resources.addresses import Address, Announce, Neighbour, Route
+from pynetwork.resources.addresses import Address, Announce, ForgetNeighbour, Neighbour, Route
 from pynetwork.resources.base import Effect, Key, Resource
 from pynetwork.resources.firewall import (
     Conntrack,
@@ -28,6 +28,7 @@ __all__ = [
     "Conntrack",
     "Effect",
     "EndpointRules",
+    "ForgetNeighbour",
     "Key",
     "LinkSysctl",
     "LinkUp",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pynetwork.resources.base import Key
 
-__all__ = ["Address", "Announce", "Neighbour", "Route"]
+__all__ = ["Address", "Announce", "ForgetNeighbour", "Neighbour", "Route"]
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +42,35 @@ class Announce(Effect):
         if ":" in self.address:
             return (f"{inside(self.netns)}ndsend {self.address} {self.dev}",)
         return (f"{inside(self.netns)}arping -c 1 -U -I {self.dev} {self.address}",)
+
+    def render_delete(self) -> tuple[str, ...]:
+        return ()
+
+
+@attrs.frozen(kw_only=True)
+class ForgetNeighbour(Effect):
+    """
+    Forget which MAC the host knows for an address: the next to have it has another.
+
+    While the host asks the old one in vain, which takes seconds, it does not heed the new one's requests
+    (arp(7), ``locktime``).
+
+    Args:
+        dev: The interface of the host.
+        address: IPv4 or IPv6 address.
+    """
+
+    kind = "forget_neighbour"
+
+    dev: str
+    address: str = attrs.field(converter=str)
+
+    @property
+    def key(self) -> Key:
+        return ("forget_neighbour", self.dev, self.address)
+
+    def render(self) -> tuple[str, ...]:
+        return (f"ip neighbour delete {self.address} dev {self.dev}",)
 
     def render_delete(self) -> tuple[str, ...]:
         return ()

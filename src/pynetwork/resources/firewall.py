@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
+from pynetwork.resources.addresses import ForgetNeighbour
 from pynetwork.resources.base import Effect, Resource
 from pynetwork.resources.ruleset import SETS, TABLE, Element, skeleton
 
@@ -251,7 +252,9 @@ class EndpointRules(Rules):
         return ("endpoint_rules", self.link)
 
     def effects_of_delete(self) -> tuple[Effect, ...]:
-        return tuple(Conntrack(version=_version(address), address=address) for address in self.addresses)
+        connections = (Conntrack(version=_version(each), address=each) for each in self.addresses)
+        neighbours = self.addresses if self.bridge else ()
+        return (*connections, *(ForgetNeighbour(dev=self.bridge, address=each) for each in neighbours))
 
     def elements(self) -> tuple[Element, ...]:
         if not self.guard:

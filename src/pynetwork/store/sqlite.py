@@ -124,7 +124,8 @@ class SqliteStore(Store):
             cursor.execute("COMMIT")
             if rows.new:
                 index.written(rows)
-                index.forget(forgotten)
+                if forgotten:
+                    index.forget(forgotten)
             return index.revision
 
     def changes(self, since: int) -> Changes | None:
