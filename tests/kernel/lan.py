@@ -12,6 +12,7 @@ import selectors
 import socket
 import threading
 import time
+from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pynetwork import Controller
@@ -45,9 +46,10 @@ def version_of(address: str) -> int:
 
 
 class Answer(NamedTuple):
-    """Who answered, and the address that it saw as the asker's."""
+    """Who answered, at which port, and the address that it saw as the asker's."""
 
     server: str
+    port: int
     source: str
 
 
@@ -79,8 +81,14 @@ class Box(Place):
         self.sandbox = sandbox
         self.endpoint = endpoint
 
-    def address(self, version: int) -> str:
-        return next(str(each.ip) for each in self.endpoint.addresses if each.version == version)
+    @property
+    def addresses(self) -> dict[int, str]:
+        """Its address by version."""
+        return {each.version: str(each.ip) for each in self.endpoint.addresses}
+
+    def ip(self, *arguments: str) -> None:
+        """Run ``ip`` in it, as a container with the right to configure its network may."""
+        self.sandbox.run(["ip", *arguments], check=True)
 
 
 class Question(NamedTuple):
@@ -131,11 +139,11 @@ class Lab:
             version = subnet.version
             self.machine.run(["ip", f"-{version}", "route", "add", str(subnet), "via", HOST[version]])
 
-    def answer(self, place: Place, address: str, port: int, proto: str = "tcp") -> str | None:
-        """Return who answers one question that is expected to be answered."""
-        question = Question(place, address, port, proto)
-        found = ask([question], [question])[question]
-        return None if found is None else found.server
+    def ping(self, place: Place, address: str) -> bool:
+        """Whether *address* answers to a ping."""
+        with place.entered():
+            done = self.host.run(["ping", "-c", "1", "-W", "0.5", address], check=False)
+        return done.returncode == 0
 
 
 @contextlib.contextmanager
@@ -148,6 +156,7 @@ def laboratory(firewall: str, **arguments: Any) -> Iterator[Lab]:
         controller = Controller(firewall=firewall, **arguments)
         lab = Lab(host, lan, controller)
         try:
+            _wait_for_cable(lab)
             yield lab
         finally:
             lab.servers.close()
@@ -155,6 +164,15 @@ def laboratory(firewall: str, **arguments: Any) -> Iterator[Lab]:
                 controller.erase()
             finally:
                 controller.close()
+
+
+def _wait_for_cable(lab: Lab) -> None:
+    """Wait until IPv6 knows, on both ends, that there is a cable: it has no route before."""
+    deadline = time.monotonic() + _PATIENCE
+    for place, address in ((lab.home, LAN[6]), (lab.lan, HOST[6])):
+        with place.entered(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            while probe.connect_ex((address, 9)) and time.monotonic() < deadline:
+                time.sleep(0.01)
 
 
 def ask(questions: Iterable[Question], wanted: Collection[Question] = ()) -> dict[Question, Answer | None]:
@@ -167,10 +185,41 @@ def ask(questions: Iterable[Question], wanted: Collection[Question] = ()) -> dic
         wanted: Those whose answers are waited for with patience.
     """
     questions = list(dict.fromkeys(questions))
-    first = [question for question in questions if question in wanted]
+    answers: dict[Question, Answer | None] = {}
+    left = [question for question in questions if question in wanted]
+    deadline = time.monotonic() + _PATIENCE
+    while left and time.monotonic() < deadline:
+        # A new link is not known to all of the kernel at once, and a refusal may be no last word.
+        answers |= _ask(left, deadline - time.monotonic())
+        left = [question for question in left if answers[question] is None]
+        time.sleep(0.02)
     rest = [question for question in questions if question not in wanted]
-    answers = _ask(first, _PATIENCE) if first else {}
     return answers | (_ask(rest, _SILENCE) if rest else {})
+
+
+def everywhere(place: Place, addresses: dict[int, str], port: int = PORTS[0]) -> list[Question]:
+    """Return the questions to a port of *addresses*, one by version, by TCP and UDP."""
+    return [Question(place, address, port, proto) for address in addresses.values() for proto in _KINDS]
+
+
+def check(reached: dict[str, list[Question]], silent: Iterable[Question] = ()) -> dict[Question, Answer]:
+    """
+    Check who is reached and who is not, and return the answers.
+
+    Args:
+        reached: Questions by the name of the server that must answer them.
+        silent: What must not be answered by anybody.
+    """
+    servers = {question: server for server, questions in reached.items() for question in questions}
+    answers = ask([*servers, *silent], servers)
+    wrong = [
+        f"{question} is answered by {answer}, not by {servers.get(question)}"
+        for question, answer in answers.items()
+        if (None if answer is None else answer.server) != servers.get(question)
+    ]
+    if wrong:
+        raise AssertionError("\n".join(wrong))
+    return {question: answer for question, answer in answers.items() if answer is not None}
 
 
 def _ask(questions: list[Question], patience: float) -> dict[Question, Answer | None]:
@@ -222,11 +271,11 @@ def _proceed(
             asker.send(b"?")
             waiting.modify(asker, selectors.EVENT_READ, key.data)
             return
-        server, _, source = asker.recv(999).decode().partition(" ")
-    except OSError:  # refused
+        server, port, source = asker.recv(999).decode().split()
+    except (OSError, ValueError):  # refused, or not one of our servers
         waiting.unregister(asker)
         return
-    answers[key.data] = Answer(server, source)
+    answers[key.data] = Answer(server, int(port), source)
     waiting.unregister(asker)
 
 
@@ -246,15 +295,12 @@ class _Servers:
         self._thread = threading.Thread(target=self._serve, name="servers")
         self._thread.start()
 
-    def add(self, place: Place, ports: Iterable[int]) -> None:
-        """Serve at *ports*, by TCP and UDP, IPv4 and IPv6."""
+    def add(self, place: Place, ports: Iterable[int], *addresses: str) -> None:
+        """Serve at *ports* of *addresses*, by default all of IPv4 and IPv6, by TCP and UDP."""
         with place.entered():
-            for port in ports:
-                for family in _FAMILIES.values():
-                    for kind in _KINDS.values():
-                        self._waiting.register(
-                            _server(family, kind, port), selectors.EVENT_READ, (place.name, kind)
-                        )
+            for address, port, kind in product(addresses or ("0.0.0.0", "::"), ports, _KINDS.values()):
+                server = _server(address, kind, port)
+                self._waiting.register(server, selectors.EVENT_READ, (place.name, kind))
         self._bell.send(b"!")  # a selector does not see what was added while it waited
 
     def close(self) -> None:
@@ -279,24 +325,26 @@ class _Servers:
     def _answer(self, served: socket.socket, name: str, kind: int) -> None:
         if kind == socket.SOCK_DGRAM:
             _, peer = served.recvfrom(99)
-            served.sendto(_said(name, peer), peer)
+            served.sendto(_said(name, served, peer), peer)
             return
         connection, peer = served.accept()
         with connection:
-            connection.send(_said(name, peer))
+            connection.send(_said(name, served, peer))
 
 
-def _said(name: str, peer: Any) -> bytes:
-    return f"{name} {ipaddress.ip_address(peer[0].partition('%')[0])}".encode()
+def _said(name: str, served: socket.socket, peer: Any) -> bytes:
+    source = ipaddress.ip_address(peer[0].partition("%")[0])
+    return f"{name} {served.getsockname()[1]} {source}".encode()
 
 
-def _server(family: int, kind: int, port: int) -> socket.socket:
+def _server(address: str, kind: int, port: int) -> socket.socket:
+    family = _FAMILIES[version_of(address)]
     server = socket.socket(family, kind)
     server.setblocking(False)
     if family == socket.AF_INET6:
         server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    server.bind(("", port))
+    server.bind((address, port))
     if kind == socket.SOCK_STREAM:
         server.listen(64)
     return server

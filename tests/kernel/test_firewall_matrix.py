@@ -88,7 +88,7 @@ class Setting:
     ) -> tuple[Question, str, bool]:
         address = {"host": HOST, "loopback": LOOPBACK}.get(to, {}).get(version)
         at = self.ports[mode] if address is not None and port == PUBLISHED else port
-        address = self.boxes[mode].address(version) if address is None else address
+        address = self.boxes[mode].addresses[version] if address is None else address
         letter = "P" if port == PUBLISHED else "U"
         is_wanted = letter in cell and (not cell.endswith("4") or version == 4)
         words = f"{mode}: {source} to {to} {'un' * (letter == 'U')}published {proto} {address}"
