@@ -45,6 +45,10 @@ def version_of(address: str) -> int:
     return 6 if ":" in address else 4
 
 
+def bridge_of(network: Network) -> str:
+    return f"br-{network.id[:12]}"
+
+
 class Answer(NamedTuple):
     """Who answered, at which port, and the address that it saw as the asker's."""
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.kernel.lan import FIREWALLS, HOST, LAN, Place, Question, check, everywhere, laboratory
+from tests.kernel.lan import FIREWALLS, HOST, LAN, Place, Question, bridge_of, check, everywhere, laboratory
 
 from pynetwork import BridgeOptions, InvalidValueError
 
@@ -34,7 +34,7 @@ def add_to_host(lab: Lab, *addresses: str) -> None:
 
 
 def bridge_mac(lab: Lab, network: Network) -> str:
-    shown = lab.host.run(["ip", "-j", "link", "show", f"br-{network.id[:12]}"]).stdout
+    shown = lab.host.run(["ip", "-j", "link", "show", bridge_of(network)]).stdout
     return str(json.loads(shown)[0]["address"])
 
 
@@ -176,7 +176,7 @@ def test_the_host_is_out_of_reach_of_an_isolated_network(lab: Lab) -> None:
     """It has no address there, not even a link-local one that the kernel made up."""
     options = BridgeOptions(gateway_mode_ipv4="isolated", gateway_mode_ipv6="isolated")
     box = lab.box(lab.network("isolated", 2, internal=True, options=options), "b", link_local=["fe80::b"])
-    bridge = f"br-{box.endpoint.network.id[:12]}"
+    bridge = bridge_of(box.endpoint.network)
     assert lab.host.run(["ip", "-o", "address", "show", "dev", bridge]).stdout == ""
 
 
