@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING
 
 from pynetwork.drivers.base import Publishing
@@ -184,10 +185,26 @@ def _bridge(network: NetworkSpec[BridgeOptions], device: str) -> Iterator[Resour
         multicast_snooping=options.multicast_snooping,
         adopt=adopt,
     )
+    versions = set()
     for subnet in network.subnets:
         is_host_in = not options.inhibit_gateway and options.gateway_mode(subnet.version) != "isolated"
         if subnet.gateway is not None and is_host_in:
+            versions.add(subnet.version)
             yield Address(dev=device, cidr=f"{subnet.gateway}/{subnet.network.prefixlen}", adopt=adopt)
+    if 6 in versions:
+        yield Address(dev=device, cidr=f"{_link_local(bridge_mac(network))}/64", adopt=adopt)
+
+
+def _link_local(mac: str) -> IPv6Address:
+    """
+    Return the link-local address of an interface with that MAC (RFC 4291 appendix A).
+
+    A router needs one: it is what the kernel asks neighbours from, on behalf of those beyond. Its own
+    come too late, after duplicate address detection.
+    """
+    digits = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes([digits[0] ^ 2, *digits[1:3], 0xFF, 0xFE, *digits[3:]])
+    return IPv6Address(b"\xfe\x80" + bytes(6) + identifier)
 
 
 def _forwarding(network: NetworkSpec[BridgeOptions], device: str) -> Iterator[Resource]:

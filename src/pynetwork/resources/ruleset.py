@@ -122,8 +122,8 @@ def skeleton(table: str, priority: int = 0) -> str:
 
     Args:
         table: Their name.
-        priority: Added to the standard priority of each base chain (``filter``, ``raw``, ``dstnat``,
-            ``srcnat``): negative to come before other tools, positive to come behind them.
+        priority: Added to the standard priority of each base chain (``filter``, ``raw``, ``mangle``,
+            ``dstnat``, ``srcnat``): negative to come before other tools, positive to come behind them.
     """
     return "".join(
         _table(family, table, {name: chain.render(priority) for name, chain in chains.items()})
@@ -167,7 +167,14 @@ def _both(*rules: str) -> tuple[str, ...]:
 _RAW: Final = (
     'iifname "lo" accept',
     "iifname @bridges ip daddr 127.0.0.0/8 drop",
+)
+
+# Answers to what went out under its own address are no direct access: so this comes behind the tracking
+# of connections, and before addresses are translated.
+_DIRECT: Final = (
+    'iifname "lo" accept',
     "iifname @bridges accept",
+    "ct state established,related accept",
     *_both("IP daddr @direct# iifname . IP daddr != @trusted# drop"),
 )
 
@@ -235,6 +242,7 @@ _CHAINS: Final = {
         # table stays.
         "user": _Chain(()),
         "raw": _Chain(_RAW, ("filter", "prerouting", -300)),
+        "direct": _Chain(_DIRECT, ("filter", "prerouting", -150)),
         "forward": _Chain(_FORWARD, ("filter", "forward", 0)),
         "internal_only": _Chain(_INTERNAL),
         "prerouting": _Chain(("ip daddr 127.0.0.0/8 accept", "jump published"), ("nat", "prerouting", -100)),

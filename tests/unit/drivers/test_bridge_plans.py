@@ -50,11 +50,16 @@ def _links(plan: Plan) -> Plan:
     [
         ((), ""),
         ((FOUR,), "ip address add 10.88.0.1/24 dev br-0123456789ab"),
-        ((SIX,), "ip address add fd00:88::1/64 dev br-0123456789ab nodad"),
+        (
+            (SIX,),
+            """ip address add fd00:88::1/64 dev br-0123456789ab nodad
+            ip address add fe80::1:23ff:fe45:6789/64 dev br-0123456789ab nodad""",
+        ),
         (
             (FOUR, SIX),
             """ip address add 10.88.0.1/24 dev br-0123456789ab
-            ip address add fd00:88::1/64 dev br-0123456789ab nodad""",
+            ip address add fd00:88::1/64 dev br-0123456789ab nodad
+            ip address add fe80::1:23ff:fe45:6789/64 dev br-0123456789ab nodad""",
         ),
         ((Subnet("0.0.0.0/0"),), ""),
     ],
