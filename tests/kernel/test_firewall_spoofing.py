@@ -95,8 +95,8 @@ def send(box: Box, *frames: bytes) -> None:
 class Scene:
     """Two boxes on a bridge, and who listens: one of them, and the host."""
 
-    def __init__(self, lab: Lab, **options: bool) -> None:
-        self.network = lab.network("n", 1, options=BridgeOptions(**options))
+    def __init__(self, lab: Lab, *, spoof_protection: bool = True) -> None:
+        self.network = lab.network("n", 1, options=BridgeOptions(spoof_protection=spoof_protection))
         self.box = lab.box(self.network, "box", link_local=["169.254.7.7", "fe80::7"])
         self.victim = lab.box(self.network, "victim")
         self.places = ((self.victim, "eth0"), (lab.home, bridge_of(self.network)))
