@@ -141,13 +141,13 @@ class Endpoint(Handle):
         Publish a port no more; connections through it end.
 
         Args:
-            port: As for :meth:`publish`. What it leaves open does not matter: ``80/tcp`` is all that
-                leads to it.
+            port: As for :meth:`publish`, or one of :attr:`ports`. What it leaves open does not matter:
+                ``80/tcp`` is all that leads to it.
 
         Raises:
             NotFoundError: It does not publish that.
         """
-        asked = PortBinding.parse(port)
+        asked = port if isinstance(port, PortBinding) else PortBinding.parse(port)
         self._core.request(lambda draft: unpublish(self._core, draft, self.id, asked))
 
     def plan_join(self, sandbox: Sandbox) -> Steps:
@@ -232,11 +232,12 @@ class Endpoint(Handle):
                 return self._core.request(build(avoid))
             except PortTakenError as error:
                 taken = (error.proto, error.port)
+                is_known = taken in avoid
                 bindings = (*asked, *self.ports)
                 may_choose = any(b.is_flexible and b.proto == error.proto for b in bindings)
-                if taken in avoid or len(avoid) >= _PORT_TRIES or not may_choose:
-                    raise
                 avoid.add(taken)
+                if is_known or len(avoid) == _PORT_TRIES or not may_choose:
+                    raise
 
     def _joining(self, sandbox: Sandbox, avoid: Avoided = ()) -> Callable[[Draft], None]:
         self._check_sandbox(sandbox)

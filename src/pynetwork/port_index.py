@@ -43,7 +43,7 @@ class PortIndex:
         for key, taken in _entries(spec):
             self._buckets.setdefault(key, []).append(taken)
         last = spec.binding.host_end
-        if last is not None and spec.binding.is_flexible:
+        if last is not None and spec.binding.host_first is None:
             self._last[spec.binding.proto] = last
 
     def remove(self, spec: PortSpec) -> None:
@@ -59,7 +59,7 @@ class PortIndex:
         self._last.clear()
 
     def last_chosen(self, proto: str) -> int:
-        """Return the host port that was chosen last, 0 when none was."""
+        """Return the host port that was chosen last of all that could be, 0 when none was."""
         return self._last.get(proto, 0)
 
     def taken(

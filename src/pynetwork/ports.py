@@ -19,6 +19,7 @@ __all__ = ["PROTOCOLS", "PortBinding"]
 PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _MAX: Final = 65535
 _RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
+_IN_BRACKETS: Final = re.compile(r"\[([^\[\]]*:[^\[\]]*)\]\Z")
 
 
 def _address(value: object) -> IPAddress | None:
@@ -104,7 +105,7 @@ class PortBinding:
             return value if value.host_port is None else attrs.evolve(value, host_port=None)
         if isinstance(value, dict):
             try:
-                return cls(**value)
+                return cls(**value | {"host_port": None})
             except TypeError as error:
                 msg = f"invalid port {value!r}: {error}"
                 raise InvalidValueError(msg) from None
@@ -125,18 +126,21 @@ class PortBinding:
             address, _, host_ports = rest.rpartition(":")
             if rest.endswith("]"):
                 address, host_ports = rest, ""
-        if address is not None and (address.startswith("[") != address.endswith("]")):
-            raise _malformed(text)
         if address and ":" in address and not address.startswith("["):
             msg = f"invalid port {text!r}: an IPv6 address is written in brackets"
             raise InvalidValueError(msg)
+        if address and "[" in address:
+            match = _IN_BRACKETS.match(address)
+            if match is None:
+                raise _malformed(text)
+            address = match[1]
         first, last = _range(ports, text)
         wanted: tuple[int | None, int | None] = _range(host_ports, text) if host_ports else (None, None)
         return cls(
             proto=proto if slash else "tcp",
             first=first,
             last=last,
-            host_address=address.strip("[]") if address else None,
+            host_address=address,
             host_first=wanted[0],
             host_last=wanted[1],
         )
@@ -166,7 +170,9 @@ class PortBinding:
         return (
             (self.proto, self.first, self.last) == (other.proto, other.first, other.last)
             and other.host_address in {None, self.host_address}
-            and (other.host_first is None or other.host_first in {self.host_first, self.host_port})
+            and other.host_port in {None, self.host_port}
+            and (other.host_first, other.host_last)
+            in {(None, None), (self.host_first, self.host_last), (self.host_port, self.host_end)}
         )
 
     def numbers(self) -> Iterator[int]:

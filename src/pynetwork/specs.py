@@ -320,7 +320,7 @@ class PortSpec:
     A published port of an endpoint, in force while that is joined.
 
     Args:
-        id: 16 hexadecimal digits.
+        id: 16 hexadecimal digits, those of an endpoint in the order they were asked for.
         endpoint: The endpoint's id.
         binding: What is published, its host port chosen.
         versions: Address families, 4 and 6, that the host's port is taken in.

@@ -53,8 +53,9 @@ def choose_ports(
     """
     chooser = _Chooser(core, draft, spec, avoid)
     found = []
-    for binding in asked:
-        identity = f"{core.surroundings.random.getrandbits(64):016x}"
+    for number, binding in enumerate(asked):
+        # In the order they were asked for, which is that of their keys.
+        identity = f"{core.engine.mirror.revision + 1:012x}{number:04x}"
         port = chooser.choose(PortSpec(id=identity, endpoint=spec.id, binding=binding))
         draft.reserve(record(port_key(spec.id, port.id), port))
         chooser.given.add(port)

@@ -298,6 +298,11 @@ class PublishedPort(Rules):
     owner: str = attrs.field(default="", eq=False)
 
     @property
+    def shared(self) -> bool:  # type: ignore[override]  # of all others it is a constant
+        """Whether several may ask for it: the endpoint's own port is open or not, however often asked for."""
+        return not self.nat
+
+    @property
     def key(self) -> Key:
         version = str(self.version)
         if self.nat:
