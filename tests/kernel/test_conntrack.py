@@ -30,13 +30,15 @@ def entries(host: PrivateHost, family: str = "ipv4") -> set[tuple[str, str, str,
 
 
 @pytest.fixture
-def tracked(host: PrivateHost) -> Iterator[PrivateHost]:
+def tracked(host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]) -> Iterator[PrivateHost]:
     """A host that tracks connections, and has a few hundred addresses of its own to connect to."""
     rules = "table inet t {\n chain c {\n type filter hook output priority 0;\n ct state new accept\n }\n}\n"
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     for address in ("10.1.0.1/24", "10.2.0.1/24", "fd01::1/64", "fd02::1/64"):
         nodad = ["nodad"] if ":" in address else []
         host.run(["ip", "address", "add", address, "dev", "lo", *nodad])
+    local = ["ip", "-6", "route", "show", "table", "local"]  # comes a little later
+    assert soon(lambda: {"fd01::1", "fd02::1"} <= set(host.run(local).stdout.split()))
     yield host
     host.run(["nft", "delete", "table", "inet", "t"])
 
