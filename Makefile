@@ -28,6 +28,7 @@ lint: setup ## check style and types
 
 bench: setup ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.wire --scale 1000 --threads 8 --import --memory $(ARGS)
+	$(python) -m benchmarks.publish
 	$(python) -m benchmarks.ipam
 	$(python) -m benchmarks.store
 

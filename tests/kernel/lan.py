@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pynetwork.testing import HostNamespace, PrivateHost
 
 #: The firewalls that everything is tested with.
-FIREWALLS: Final = ["nftables"]
+FIREWALLS: Final = ["nftables", "iptables"]
 #: The host's addresses on the LAN, and those of the machine there, by version.
 HOST: Final = {4: "192.0.2.1", 6: "2001:db8::1"}
 LAN: Final = {4: "192.0.2.2", 6: "2001:db8::2"}

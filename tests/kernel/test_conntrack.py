@@ -174,3 +174,22 @@ def test_a_udp_flow_goes_to_the_new_container_after_a_swap(
             server.kill()
             with server:
                 pass
+
+
+def test_the_host_forgets_who_had_an_address(
+    controller: Controller, host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """While it asks the old one in vain it does not heed the new one: for seconds."""
+    network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24", "fd88::/64"])
+    endpoint = network.create_endpoint("e")
+    endpoint.join(controller.new_sandbox("s"))
+    for address in ("10.88.0.2", "fd88::2"):
+        host.run(["ping", "-c1", "-W2", address])
+
+    def known() -> str:
+        return host.run(["ip", "neighbour"]).stdout
+
+    assert "10.88.0.2 " in known()
+    assert "fd88::2 " in known()
+    endpoint.leave()
+    assert soon(lambda: "10.88.0.2 " not in known() and "fd88::2 " not in known())

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.root
 def test_the_kernel_has_what_iptables_makes_of_the_lines(version: int) -> None:
     resources = variety()
     chains = chain_names(ID)
-    built_in = {"raw": 0, "filter": 0, "nat": 0}
+    built_in = {"raw": 0, "mangle": 0, "filter": 0, "nat": 0}
     text = restore_text(
         [
             [*static_rules(ID, version), *jumps(ID, version)],

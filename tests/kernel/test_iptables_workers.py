@@ -143,14 +143,14 @@ iptc.Table6 = Table6
 """
 
 
-@pytest.mark.parametrize("at", [4, 5, 6])
+@pytest.mark.parametrize("at", [5, 6, 7, 8])
 @pytest.mark.parametrize("after", [False, True])
 def test_a_worker_that_dies_half_way_leaves_nothing_half_done(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at: int, after: bool
 ) -> None:
     instead(monkeypatch, tmp_path, DYING.format(at=at, after=after))
     with private_host() as host, firewall() as made:
-        create(made, Ruleset())  # three commits
+        create(made, Ruleset())  # four commits
         before = everything(host)
         with pytest.raises(RulesRefusedError) as refused:
             create(made, *PLAN[1:])

@@ -198,6 +198,11 @@ class LinuxKernel:
                 self._bridges = {}
                 number = operations[positions[outcome.failed]][0]
                 raise _failure(steps, number, operations, done) from explained(outcome.error, steps[number])
+        self.links.made.update(
+            step.resource.name
+            for step in steps
+            if step.verb is Verb.CREATE and isinstance(step.resource, Veth)
+        )
         # A bridge keeps its ifindex for life, and no other link ever gets it.
         self._bridges = {key: index for key, index in indexes.items() if key[0] is None}
 

@@ -126,6 +126,7 @@ def test_a_view_tells_what_of_the_skeleton_is_missing(version: int) -> None:
 def test_a_view_without_chains_but_the_users_has_none() -> None:
     user: dict[str, dict[str, list[str]]] = {
         "raw": {},
+        "mangle": {},
         "filter": {f"PYNETWORK-USER-{ID}": [], "PYNETWORK-TO-89abcdef": []},
         "nat": {},
     }

@@ -91,7 +91,7 @@ def verdict(chains: dict[tuple[str, str], list[Rule]], table: str, chain: str, p
 
 
 def matches(rule: Rule, packet: Packet) -> bool:
-    destination = packet.first if rule.table == "raw" else packet.destination
+    destination = packet.first if rule.table in {"raw", "mangle"} else packet.destination
     found = (
         _is(rule.in_, lambda name: name == packet.in_),
         _is(rule.out, lambda name: name == packet.out),
@@ -131,7 +131,7 @@ def _extends(match: Match, packet: Packet) -> bool:
 
 
 def passes(chains: dict[tuple[str, str], list[Rule]], packet: Packet) -> bool:
-    for table, chain in (("raw", "PREROUTING"), ("filter", "FORWARD")):
+    for table, chain in (("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("filter", "FORWARD")):
         rule = verdict(chains, table, chain, packet)
         if rule is not None and rule.target == "DROP":
             return False
@@ -182,7 +182,9 @@ def may_pass(packet: Packet, by_bridge: dict[str, NetworkRules], opened: int, ve
     source, target = by_bridge.get(packet.in_), by_bridge.get(packet.out)
     if target is not None and source is None:
         mode = target.subnets[(4, 6).index(version)].mode
-        is_direct = packet.first == packet.destination
+        is_direct = packet.first == packet.destination and packet.states.isdisjoint(
+            {"ESTABLISHED", "RELATED"}
+        )
         is_trusted = packet.in_ in target.trusted and not target.internal
         if is_direct and not is_trusted and (mode in {"nat", "isolated"} or target.internal):
             return False
@@ -220,6 +222,7 @@ def test_what_has_nothing_to_do_with_us_is_left_to_the_hosts_own_rules(version: 
         address = ELSEWHERE[version]
         stranger = Packet("eth0", "eth1", address, address, address)
         assert verdict(chains, "raw", "PREROUTING", stranger) is None
+        assert verdict(chains, "mangle", "PREROUTING", stranger) is None
         assert verdict(chains, "filter", "FORWARD", stranger) is None
         assert verdict(chains, "nat", "PREROUTING", stranger) is None
         assert verdict(chains, "nat", "POSTROUTING", stranger) is None
@@ -368,7 +371,7 @@ def test_a_network_is_these_lines() -> None:
         ),
     )
     everywhere = [
-        "raw -I DIRECT -i br0 -j RETURN",
+        "mangle -I DIRECT -i br0 -j RETURN",
         "filter -I BRIDGES -o br0 -j TO",
         "filter -A BRIDGES -i br0 -j ACCEPT",
         "filter -I OUTSIDE -i br0 -j RETURN",
@@ -386,8 +389,8 @@ def test_a_network_is_these_lines() -> None:
         *allowed,
         "nat -I POST -s 10.88.0.0/24 -o br0 -m conntrack --ctstate DNAT -j MASQUERADE",
         "nat -I POST -s 10.88.0.0/24 -o br0 -j RETURN",
-        "raw -A DIRECT -d 10.88.0.0/24 -j DROP",
-        "raw -I DIRECT -d 10.88.0.0/24 -i eth1 -j RETURN",
+        "mangle -A DIRECT -d 10.88.0.0/24 -j DROP",
+        "mangle -I DIRECT -d 10.88.0.0/24 -i eth1 -j RETURN",
         "nat -A POST -s 10.88.0.0/24 -j MASQUERADE",
     ]
     assert lines(network, 6) == [
@@ -395,7 +398,7 @@ def test_a_network_is_these_lines() -> None:
         *allowed,
         "nat -I POST -s fd88::/64 -o br0 -m conntrack --ctstate DNAT -j MASQUERADE",
         "nat -I POST -s fd88::/64 -o br0 -j RETURN",
-        "raw -I DIRECT -d fd88::/64 -i eth1 -j RETURN",
+        "mangle -I DIRECT -d fd88::/64 -i eth1 -j RETURN",
         "filter -A ALLOW -o br0 -p ipv6-icmp -j ACCEPT",
         "nat -A POST -s fd88::/64 -j SNAT --to-source 2001:db8::1",
     ]

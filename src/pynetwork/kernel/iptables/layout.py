@@ -29,10 +29,11 @@ __all__ = [
 #: What the chains of all instances begin with.
 PREFIX: Final = "PYNETWORK-"
 #: In the order they are written when something is added.
-TABLES: Final = ("raw", "filter", "nat")
+TABLES: Final = ("raw", "mangle", "filter", "nat")
 #: The kernel's own chains that we jump from.
 BUILT_IN: Final = {
     "raw": ("PREROUTING",),
+    "mangle": ("PREROUTING",),
     "filter": ("FORWARD",),
     "nat": ("PREROUTING", "OUTPUT", "POSTROUTING"),
 }
@@ -46,12 +47,18 @@ _TO_HOST: Final = Match("addrtype", (("dst-type", "LOCAL"),))
 
 #: Chains that resources add to, by table. The names are short: a chain has 28 bytes.
 DYNAMIC: Final = {
-    "raw": ("LOCAL", "FROM", "DIRECT"),
+    "raw": ("LOCAL", "FROM"),
+    "mangle": ("DIRECT",),
     "filter": ("INTERNAL", "BRIDGES", "LINKED", "OPENFROM", "OPENTO", "OUTSIDE", "ALLOW"),
     "nat": ("PUB", "POST"),
 }
 # Chains that never change; USER is the user's.
-_STATIC: Final = {"raw": ("RAW",), "filter": ("USER", "FORWARD", "ONLY", "TO"), "nat": ()}
+_STATIC: Final = {
+    "raw": ("RAW",),
+    "mangle": ("MANGLE",),
+    "filter": ("USER", "FORWARD", "ONLY", "TO"),
+    "nat": (),
+}
 
 
 def chain_name(instance: str, part: str) -> str:
@@ -94,7 +101,10 @@ def static_rules(instance: str, version: int) -> tuple[Rule, ...]:
         rule("raw", "RAW", "RETURN", in_="lo"),
         rule("raw", "RAW", "LOCAL"),
         rule("raw", "RAW", "FROM"),
-        rule("raw", "RAW", "DIRECT"),
+        # Answers to what went out under its own address are no direct access.
+        rule("mangle", "MANGLE", "RETURN", in_="lo"),
+        rule("mangle", "MANGLE", "RETURN", matches=(_ANSWERS,)),
+        rule("mangle", "MANGLE", "DIRECT"),
         # What has no address of its own yet: RFC 2131 (DHCP), RFC 4862 (duplicate address detection).
         *(
             rule("raw", "FROM", "RETURN", source=source, **fields)
@@ -140,6 +150,7 @@ def jumps(instance: str, version: int, priority: int = 0) -> tuple[Rule, ...]:
 
     return (
         jump("raw", "PREROUTING", "RAW"),
+        jump("mangle", "PREROUTING", "MANGLE"),
         jump("filter", "FORWARD", "FORWARD"),
         jump("nat", "PREROUTING", "PUB", _TO_HOST, destination={4: "!127.0.0.0/8", 6: ""}[version]),
         jump("nat", "OUTPUT", "PUB", _TO_HOST),

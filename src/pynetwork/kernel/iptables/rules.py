@@ -102,7 +102,7 @@ def _of_element(element: Element, version: int) -> tuple[Rule, ...]:
 def _bridges(version: int, bridge: str) -> tuple[Rule, ...]:
     bridge = _interface(bridge)
     found = [
-        Rule(table="raw", chain="DIRECT", in_=bridge, target="RETURN", is_first=True),
+        Rule(table="mangle", chain="DIRECT", in_=bridge, target="RETURN", is_first=True),
         Rule(table="filter", chain="BRIDGES", out=bridge, target="TO", is_first=True),
         Rule(table="filter", chain="BRIDGES", in_=bridge, target="ACCEPT"),
         Rule(table="filter", chain="OUTSIDE", in_=bridge, target="RETURN", is_first=True),
@@ -163,13 +163,15 @@ def _routed(_version: int, address: str, proto: str, ports: int | tuple[int, int
 
 
 def _direct(_version: int, subnet: str) -> tuple[Rule, ...]:
-    return (Rule(table="raw", chain="DIRECT", destination=_cidr(subnet), target="DROP"),)
+    return (Rule(table="mangle", chain="DIRECT", destination=_cidr(subnet), target="DROP"),)
 
 
 def _trusted(_version: int, link: str, subnet: str) -> tuple[Rule, ...]:
     link = _interface(link)
     subnet = _cidr(subnet)
-    return (Rule(table="raw", chain="DIRECT", destination=subnet, in_=link, target="RETURN", is_first=True),)
+    return (
+        Rule(table="mangle", chain="DIRECT", destination=subnet, in_=link, target="RETURN", is_first=True),
+    )
 
 
 def _own(_version: int, subnet: str, bridge: str) -> tuple[Rule, ...]:

@@ -50,7 +50,7 @@ class Rule:
     Fields that begin with ``!`` are negated.
 
     Args:
-        table: ``raw``, ``filter`` or ``nat``.
+        table: ``raw``, ``mangle``, ``filter`` or ``nat``.
         chain: It is in.
         target: Name of the target, or of a chain to jump to.
         options: Of the target.
