@@ -158,16 +158,26 @@ def laboratory(firewall: str, **arguments: Any) -> Iterator[Lab]:
         host.run(["ip", "address", "add", f"{HOST[6]}/64", "dev", "lan", "nodad"])
         lan.run(["ip", "address", "add", f"{LAN[6]}/64", "dev", lan.interface, "nodad"])
         controller = Controller(firewall=firewall, **arguments)
-        lab = Lab(host, lan, controller)
-        try:
-            _wait_for_cable(lab)
-            yield lab
-        finally:
-            lab.servers.close()
+        with erased(controller):
+            lab = Lab(host, lan, controller)
             try:
-                controller.erase()
+                _wait_for_cable(lab)
+                yield lab
             finally:
-                controller.close()
+                lab.servers.close()
+
+
+@contextlib.contextmanager
+def erased(controller: Controller) -> Iterator[None]:
+    """Erase all that *controller* made, unless the test did."""
+    try:
+        yield
+    finally:
+        try:
+            if not controller._core.is_closed:
+                controller.erase()
+        finally:
+            controller.close()
 
 
 def _wait_for_cable(lab: Lab) -> None:

@@ -30,12 +30,15 @@ def entries(host: PrivateHost, family: str = "ipv4") -> set[tuple[str, str, str,
 
 
 @pytest.fixture
-def tracked(host: PrivateHost) -> Iterator[PrivateHost]:
+def tracked(host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]) -> Iterator[PrivateHost]:
     """A host that tracks connections, and has a few hundred addresses of its own to connect to."""
     rules = "table inet t {\n chain c {\n type filter hook output priority 0;\n ct state new accept\n }\n}\n"
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     for address in ("10.1.0.1/24", "10.2.0.1/24", "fd01::1/64", "fd02::1/64"):
-        host.run(["ip", "address", "add", address, "dev", "lo"])
+        nodad = ["nodad"] if ":" in address else []
+        host.run(["ip", "address", "add", address, "dev", "lo", *nodad])
+    local = ["ip", "-6", "route", "show", "table", "local"]  # comes a little later
+    assert soon(lambda: {"fd01::1", "fd02::1"} <= set(host.run(local).stdout.split()))
     yield host
     host.run(["nft", "delete", "table", "inet", "t"])
 
@@ -53,6 +56,12 @@ def send(address: str, *ports: int) -> None:
     [
         (Conntrack(version=4, proto="udp", first=53, last=53), {("10.1.0.1", 53), ("10.2.0.1", 53)}),
         (Conntrack(version=4, proto="udp", destination="10.1.0.1", first=53, last=53), {("10.1.0.1", 53)}),
+        (Conntrack(version=4, proto="udp", target="10.2.0.1", first=53, last=53), {("10.2.0.1", 53)}),
+        (Conntrack(version=4, proto="udp", target="10.3.0.1", first=53, last=53), set()),
+        (
+            Conntrack(version=4, proto="udp", target="10.2.0.1", first=50, last=99),
+            {("10.2.0.1", 53), ("10.2.0.1", 54)},
+        ),
         (
             Conntrack(version=4, proto="udp", first=53, last=54),
             {(f"10.{n}.0.1", p) for n in (1, 2) for p in (53, 54)},
@@ -79,6 +88,19 @@ def test_exactly_those_that_match_are_forgotten(
         else:
             conntrack.forget(netfilter, effect)
     assert {(dst, port) for _, _, dst, port in entries(tracked)} == before - gone
+
+
+@pytest.mark.parametrize("ends", [{"target": "fd02::1"}, {"destination": "fd02::1"}])
+@pytest.mark.parametrize("last", [53, 54])
+def test_ipv6_connections_to_a_port_are_told_apart_by_address(
+    tracked: PrivateHost, ends: dict[str, str], last: int
+) -> None:
+    for address in ("fd01::1", "fd02::1"):
+        send(address, 53, 54)
+    with nfnetlink.open_socket() as netfilter:
+        conntrack.forget(netfilter, Conntrack(version=6, proto="udp", first=53, last=last, **ends))
+    left = {("fd01::1", 53), ("fd01::1", 54)} | ({("fd02::1", 54)} if last == 53 else set())
+    assert {(dst, port) for _, _, dst, port in entries(tracked, "ipv6")} == left
 
 
 def test_ipv6_connections_are_forgotten_too(tracked: PrivateHost) -> None:

@@ -49,41 +49,44 @@ class Flow:
 
     Args:
         version: 4 or 6.
-        is_reply: Whether the rest is about the direction of the answers.
         src: Source address; None for any.
         dst: Destination address; None for any.
         proto: Protocol; None for any.
         port: Destination port, with a protocol; None for any.
+        answerer: Source address of the answers; None for any.
     """
 
     version: int
-    is_reply: bool = False
     src: str | None = None
     dst: str | None = None
     proto: str | None = None
     port: int | None = None
+    answerer: str | None = None
 
     def filter(self) -> bytes:
         """Return the attributes of a filtered request."""
-        family = _FAMILIES[self.version]
-        parts, flags = [], 0
-        for address, kind, flag in ((self.src, _SRC, _F_SRC), (self.dst, _DST, _F_DST)):
-            if address is not None:
-                parts.append(attribute(kind[self.version], socket.inet_pton(family, address)))
-                flags |= flag
-        tuple_parts = [nested(_IP, *parts)] if parts else []
+        orig, orig_flags = self._addresses(self.src, self.dst)
+        reply, reply_flags = self._addresses(self.answerer, None)
         if self.proto is not None:
             proto = [attribute(_NUM, bytes([PROTOCOLS[self.proto]]))]
-            flags |= _F_NUM
+            orig_flags |= _F_NUM
             if self.port is not None:
                 proto.append(attribute(_DST_PORT, struct.pack("!H", self.port)))
-                flags |= _F_DST_PORT
-            tuple_parts.append(nested(_PROTO, *proto))
+                orig_flags |= _F_DST_PORT
+            orig += nested(_PROTO, *proto)
         # The flags of both directions are read, whichever is asked for.
-        orig, reply = (0, flags) if self.is_reply else (flags, 0)
-        return nested(_REPLY if self.is_reply else _ORIG, *tuple_parts) + nested(
-            _FILTER, attribute(1, struct.pack("=I", orig)), attribute(2, struct.pack("=I", reply))
-        )
+        flags = (struct.pack("=I", each) for each in (orig_flags, reply_flags))
+        asked = nested(_FILTER, *(attribute(kind, each) for kind, each in enumerate(flags, 1)))
+        return (nested(_ORIG, orig) if orig else b"") + (nested(_REPLY, reply) if reply else b"") + asked
+
+    def _addresses(self, src: str | None, dst: str | None) -> tuple[bytes, int]:
+        parts, flags = [], 0
+        for address, kind, flag in ((src, _SRC, _F_SRC), (dst, _DST, _F_DST)):
+            if address is not None:
+                packed = socket.inet_pton(_FAMILIES[self.version], address)
+                parts.append(attribute(kind[self.version], packed))
+                flags |= flag
+        return nested(_IP, *parts) if parts else b"", flags
 
 
 def forget(netfilter: NetlinkSocket, effect: Conntrack) -> None:
@@ -98,10 +101,15 @@ def forget(netfilter: NetlinkSocket, effect: Conntrack) -> None:
         NetlinkError: The kernel refuses.
     """
     ports = (effect.last or 0) - (effect.first or 0) + 1
-    has_v6_address = effect.version == 6 and (effect.address or effect.destination) is not None
+    ends = (effect.address, effect.destination, effect.target)
+    has_v6_address = effect.version == 6 and any(ends)
     try:
-        if has_v6_address or (effect.address is None and ports > _MOST_REQUESTS):
+        if effect.address is None and ports > _MOST_REQUESTS:
             _forget_one_by_one(netfilter, effect)
+            return
+        if has_v6_address:
+            only = Flow(effect.version, proto=effect.proto, port=effect.first if ports == 1 else None)
+            _forget_one_by_one(netfilter, effect, b"" if effect.address else only.filter())
             return
         for flow in _flows(effect):
             netfilter.request(_message(_DELETE, effect.version, flow.filter()))
@@ -118,22 +126,22 @@ def _flows(effect: Conntrack) -> Iterator[Flow]:
     if address is not None:
         yield Flow(version, src=address)
         yield Flow(version, dst=address)
-        yield Flow(version, is_reply=True, src=address)
+        yield Flow(version, answerer=address)
         return
     for port in range(effect.first or 0, (effect.last or 0) + 1):
-        yield Flow(version, dst=effect.destination, proto=effect.proto, port=port)
+        yield Flow(version, dst=effect.destination, proto=effect.proto, port=port, answerer=effect.target)
 
 
 def _message(kind: int, version: int, payload: bytes = b"") -> Message:
     return Message(kind, 0, _HEADER.pack(_FAMILIES[version], 0, 0) + payload)
 
 
-def _forget_one_by_one(netfilter: NetlinkSocket, effect: Conntrack) -> None:
-    """Look at all entries, and delete those that match."""
+def _forget_one_by_one(netfilter: NetlinkSocket, effect: Conntrack, only: bytes = b"") -> None:
+    """Look at all entries, or those that the filter *only* lets through, and delete those that match."""
     try:
-        entries = netfilter.dump(_message(_GET, effect.version))
+        entries = netfilter.dump(_message(_GET, effect.version, only))
     except NetlinkError as error:
-        if error.errno in _NOTHING | _UNKNOWN:
+        if error.errno in _NOTHING or (error.errno in _UNKNOWN and not only):
             return
         raise
     for payload in entries:
@@ -151,17 +159,19 @@ def _matches(effect: Conntrack, entry: dict[int, bytes]) -> bool:
     family = _FAMILIES[effect.version]
     orig = attributes(entry[_ORIG])
     ends = attributes(orig.get(_IP, b""))
+    src, dst = _SRC[effect.version], _DST[effect.version]
+    answerer = attributes(attributes(entry.get(_REPLY, b"")).get(_IP, b"")).get(src)
     if effect.address is not None:
         address = socket.inet_pton(family, effect.address)
-        answers = attributes(attributes(entry.get(_REPLY, b"")).get(_IP, b""))
-        src, dst = _SRC[effect.version], _DST[effect.version]
-        return address in {ends.get(src), ends.get(dst), answers.get(src)}
+        return address in {ends.get(src), ends.get(dst), answerer}
+    if effect.target is not None and answerer != socket.inet_pton(family, effect.target):
+        return False
     proto = attributes(orig.get(_PROTO, b""))
     if effect.proto is not None and proto.get(_NUM) != bytes([PROTOCOLS[effect.proto]]):
         return False
     if effect.destination is not None:
         wanted = socket.inet_pton(family, effect.destination)
-        if ends.get(_DST[effect.version]) != wanted:
+        if ends.get(dst) != wanted:
             return False
     port = int.from_bytes(proto.get(_DST_PORT, b"\0\0"), "big")
     return (effect.first or 0) <= port <= (effect.last or 0)

@@ -18,7 +18,7 @@ from pynetwork.kernel.nfnetlink import FAMILIES
 from pynetwork.plan import Plan, Verb
 from pynetwork.resources import PublishedPort, Rules, Ruleset
 from pynetwork.resources.firewall import StrayElement
-from pynetwork.resources.ruleset import SETS, rule_counts, skeleton, table_name
+from pynetwork.resources.ruleset import SETS, USER, restoration, rule_counts, skeleton, table_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -120,16 +120,26 @@ class NftablesFirewall:
     # The skeleton
 
     def _load(self, number: int, ruleset: Ruleset) -> bool:
-        """Load the skeleton, unless it is there; returns whether it had to be."""
+        """Load the skeleton, unless it is there; returns whether there was nothing of it."""
         if self._is_intact():
             return False
-        if self._has_tables():
-            self._delete_tables()  # half of it: somebody deleted a chain, or a flush came in between
+        if not self._has_tables():
+            self._feed(number, skeleton(self._table, ruleset.priority))
+            return True
+        # Somebody deleted a part of it. The user's own rules stay, and nothing passes meanwhile.
+        try:
+            self._feed(number, restoration(self._table, ruleset.priority))
+        except RulesRefusedError:
+            self._delete_tables()
+            self._feed(number, skeleton(self._table, ruleset.priority))
+        return False
+
+    def _feed(self, number: int, text: str) -> None:
+        """Have nft read *text*, for step *number*."""
         program = find_nft()
         if program is None:
             msg = "nftables rules need the program nft: install it (apt-get install nftables)"
             raise UnavailableError(msg)
-        text = skeleton(self._table, ruleset.priority)
 
         def load() -> subprocess.CompletedProcess[str]:
             return subprocess.run(  # noqa: S603 - our own text on its standard input
@@ -145,7 +155,6 @@ class NftablesFirewall:
         if not isinstance(done, subprocess.CompletedProcess) or done.returncode:
             reason = getattr(done, "stderr", "").strip()
             raise RulesRefusedError(number) from NetlinkError(errno.EINVAL, f"nft: {reason}")
-        return True
 
     def _is_intact(self) -> bool:
         """Whether both tables are there with all their chains and rules."""
@@ -173,7 +182,7 @@ class NftablesFirewall:
     def _end(self) -> Iterator[Message]:
         """Yield what removes the tables, or all but what the user put into them."""
         inet = FAMILIES["inet"]
-        is_used = nfnetlink.dump_chains(self._nft, inet, self._table).get("user", 0) > 0
+        is_used = nfnetlink.dump_chains(self._nft, inet, self._table).get(USER, 0) > 0
         for family, number in FAMILIES.items():
             if not nfnetlink.has_table(self._nft, number, self._table):
                 continue

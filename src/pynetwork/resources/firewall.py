@@ -78,6 +78,8 @@ class Conntrack(Effect):
         destination: A host address whose port *first* to *last* was published; None for any address.
         first: First port.
         last: Last port.
+        target: The container that they were translated to; None for any. A port may be another's a
+            moment later, and connections to that one stay.
         version: 4 or 6.
     """
 
@@ -89,11 +91,13 @@ class Conntrack(Effect):
     destination: str | None = None
     first: int | None = None
     last: int | None = None
+    target: str | None = None
 
     @property
     def key(self) -> Key:
         ports = f"{self.first}-{self.last}"
-        return ("conntrack", str(self.version), self.proto, self.address, self.destination, ports)
+        ends = (self.address, self.destination, self.target)
+        return ("conntrack", str(self.version), self.proto, *ends, ports)
 
     def render(self) -> tuple[str, ...]:
         family = {4: "ipv4", 6: "ipv6"}[self.version]
@@ -102,6 +106,7 @@ class Conntrack(Effect):
                 f"conntrack -D -f {family} {way} {self.address}" for way in ("--orig-src", "--reply-src")
             )
         to = f" --orig-dst {self.destination}" if self.destination else ""
+        to += f" --reply-src {self.target}" if self.target else ""
         ports = range(self.first or 0, (self.last or 0) + 1)
         return tuple(f"conntrack -D -f {family} -p {self.proto}{to} --orig-port-dst {p}" for p in ports)
 
@@ -342,9 +347,12 @@ class PublishedPort(Rules):
 
     def effects(self) -> tuple[Effect, ...]:
         # What is no connection begins anew with each packet, and would go on to wherever it went before.
-        return () if self.proto == "tcp" else self.effects_of_delete()
+        return () if self.proto == "tcp" else self._forgets(None)
 
     def effects_of_delete(self) -> tuple[Effect, ...]:
+        return self._forgets(self.target)
+
+    def _forgets(self, target: str | None) -> tuple[Effect, ...]:
         if not self.nat:
             return ()
         return (
@@ -354,6 +362,7 @@ class PublishedPort(Rules):
                 destination=self.host,
                 first=self.first,
                 last=self.last,
+                target=target,
             ),
         )
 

@@ -11,7 +11,18 @@ from typing import Final, TypeAlias
 
 import attrs
 
-__all__ = ["SETS", "TABLE", "Element", "Field", "SetType", "rule_counts", "skeleton", "table_name"]
+__all__ = [
+    "SETS",
+    "TABLE",
+    "USER",
+    "Element",
+    "Field",
+    "SetType",
+    "restoration",
+    "rule_counts",
+    "skeleton",
+    "table_name",
+]
 
 #: One field of a key or of data: an address, a number, a name; or the first and last of an interval.
 Field: TypeAlias = str | int | tuple[str | int, str | int]
@@ -19,6 +30,8 @@ Field: TypeAlias = str | int | tuple[str | int, str | int]
 
 #: What the tables are called in plans. On a host the instance follows, see :func:`table_name`.
 TABLE: Final = "pynetwork"
+#: The chain that is the user's.
+USER: Final = "user"
 
 
 @attrs.frozen
@@ -131,6 +144,32 @@ def skeleton(table: str, priority: int = 0) -> str:
     )
 
 
+def restoration(table: str, priority: int = 0) -> str:
+    """
+    Return what makes the two tables of an instance whole again, in one transaction, as ``nft -f`` reads it.
+
+    All sets are empty afterwards, the chain ``user`` is as it was. It fails as a whole where a base chain
+    has another priority.
+
+    Args:
+        table: Their name.
+        priority: As for :func:`skeleton`.
+    """
+    text = ""
+    for family, chains in _CHAINS.items():
+        name = f"{family} {table}"
+        bare = {chain: parts.render(priority)[: parts.base is not None] for chain, parts in chains.items()}
+        text += _body(family, table, bare)
+        text += "".join(f"flush chain {name} {chain}\n" for chain in chains if chain != USER)
+        text += "".join(
+            f"flush {_word(kind)} {name} {set_name}\n"
+            for set_name, kind in SETS.items()
+            if kind.family == family
+        )
+        text += _body(family, table, {chain: parts.rules for chain, parts in chains.items()}, sets=False)
+    return text
+
+
 def rule_counts() -> dict[str, dict[str, int]]:
     """Return how many rules each chain has, by family of the table and name of the chain."""
     return {
@@ -240,7 +279,7 @@ _CHAINS: Final = {
     "inet": {
         # Yours: what it accepts or drops is settled. It is never flushed, and as long as it has rules the
         # table stays.
-        "user": _Chain(()),
+        USER: _Chain(()),
         "raw": _Chain(_RAW, ("filter", "prerouting", -300)),
         "direct": _Chain(_DIRECT, ("filter", "prerouting", -150)),
         "forward": _Chain(_FORWARD, ("filter", "forward", 0)),
@@ -255,10 +294,13 @@ _CHAINS: Final = {
 
 
 def _table(family: str, table: str, chains: dict[str, tuple[str, ...]]) -> str:
-    name = f"{family} {table}"
-    lines = [f"create table {name}", f"table {name} {{"]
+    return f"create table {family} {table}\n{_body(family, table, chains)}"
+
+
+def _body(family: str, table: str, chains: dict[str, tuple[str, ...]], *, sets: bool = True) -> str:
+    lines = [f"table {family} {table} {{"]
     for set_name, kind in SETS.items():
-        if kind.family == family:
+        if sets and kind.family == family:
             lines += _set(set_name, kind)
     for chain, rules in chains.items():
         lines += [f"\tchain {chain} {{", *(f"\t\t{rule}" for rule in rules), "\t}"]
@@ -268,4 +310,8 @@ def _table(family: str, table: str, chains: dict[str, tuple[str, ...]]) -> str:
 def _set(name: str, kind: SetType) -> list[str]:
     of = " . ".join(kind.key) + (f" : {' . '.join(kind.data)}" if kind.data else "")
     flags = ["\t\tflags interval"] if kind.interval else []
-    return [f"\t{'map' if kind.data else 'set'} {name} {{", f"\t\ttype {of}", *flags, "\t}"]
+    return [f"\t{_word(kind)} {name} {{", f"\t\ttype {of}", *flags, "\t}"]
+
+
+def _word(kind: SetType) -> str:
+    return "map" if kind.data else "set"
