@@ -1,4 +1,4 @@
-"""A network driver of your own: point-to-point links without a bridge, each endpoint routed by the host.
+"""A network driver of your own: links without a bridge, each endpoint routed by the host (IPv4).
 
 Needs root. A driver is two pure functions; teardown, rollback and recovery are derived from them.
 """
@@ -10,7 +10,7 @@ import tempfile
 import attrs
 
 import pynetwork
-from pynetwork import Capabilities, EndpointSpec, NetworkSpec, Plan, SandboxSpec
+from pynetwork import Capabilities, EndpointSpec, InvalidValueError, NetworkSpec, Plan, SandboxSpec
 from pynetwork.resources import Address, LinkUp, Route, Veth
 
 
@@ -24,31 +24,29 @@ class RoutedOptions:
 class RoutedDriver:
     """Each endpoint is a veth pair; the host's end has no bridge but the gateway's address."""
 
-    name = "routed"
-    capabilities = Capabilities()
-    options_type = RoutedOptions
+    name, capabilities, options_type = "routed", Capabilities(), RoutedOptions
 
     def interface_prefix(self, network: NetworkSpec[RoutedOptions]) -> str:  # noqa: ARG002 - always the same
         """Name interfaces eth0, eth1 ..."""
         return "eth"
 
-    def network_plan(self, network: NetworkSpec[RoutedOptions]) -> Plan:  # noqa: ARG002 - nothing by itself
-        """Make nothing for a network."""
+    def network_plan(self, network: NetworkSpec[RoutedOptions]) -> Plan:
+        """Refuse what join_plan has no lines for; a network by itself is nothing on the host."""
+        if any(subnet.version == 6 for subnet in network.subnets):
+            raise InvalidValueError("routed networks are IPv4 only")  # noqa: EM101, TRY003 - short
         return Plan()
 
     def join_plan(
         self, network: NetworkSpec[RoutedOptions], endpoint: EndpointSpec, sandbox: SandboxSpec
     ) -> Plan:
-        """Make a link, and a route to the address on each side."""
+        """Make a link, a route to the address on each side, and the default route if it is ours."""
         ns, dev, link = str(sandbox.netns), str(endpoint.interface), str(endpoint.link)
-        address, gateway = endpoint.addresses[0], network.subnets[0].gateway
+        inside, gateway = f"{endpoint.addresses[0].ip}/32", f"{network.subnets[0].gateway}/32"
         return Plan((
             Veth(name=link, netns=ns, peer=dev, mac=endpoint.mac, mtu=network.options.mtu),
-            Address(dev=link, cidr=f"{gateway}/32"),
-            Route(dst=f"{address.ip}/32", dev=link),
-            Address(netns=ns, dev=dev, cidr=f"{address.ip}/32"),
-            LinkUp(netns=ns, dev=dev),
-            Route(netns=ns, dst=f"{gateway}/32", dev=dev),
+            Address(dev=link, cidr=gateway), Route(dst=inside, dev=link), LinkUp(netns=ns, dev=dev),
+            Address(netns=ns, dev=dev, cidr=inside), Route(netns=ns, dst=gateway, dev=dev),
+            *(Route(netns=ns, dst="0.0.0.0/0", via=str(via), dev=dev) for via in endpoint.default_via),
         ))  # fmt: skip
 
 
@@ -56,7 +54,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         controller = pynetwork.Controller(f"{place}/state", run_dir=f"{place}/run", drivers=[RoutedDriver()])
         network = controller.new_network("routed", "mine", subnets=["10.99.0.0/24"], options={"mtu": 1400})
-        sandbox = controller.new_sandbox("box")
-        network.create_endpoint("one").join(sandbox)
-        sandbox.run(["ping", "-c1", "-W2", str(network.gateways[0])], check=True)
+        network.create_endpoint("one").join(box := controller.new_sandbox("box"))
+        box.run(["ping", "-c1", "-W2", str(network.gateways[0])], check=True)
         controller.erase()
