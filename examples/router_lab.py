@@ -18,7 +18,9 @@ def build(controller: pynetwork.Controller) -> None:
     """Make the networks, the router, and a host on either side."""
     router = controller.new_sandbox("router")
     for name, subnet, beyond in (("left", LEFT, RIGHT), ("right", RIGHT, LEFT)):
-        network = controller.new_network("bridge", name, subnets=[subnet], internal=True)
+        # What the router forwards does not come from its own addresses.
+        options = pynetwork.BridgeOptions(spoof_protection=False)
+        network = controller.new_network("bridge", name, subnets=[subnet], internal=True, options=options)
         network.create_endpoint("router", addresses=[ROUTER[name]], sysctls=FORWARDS).join(router)
         host = controller.new_sandbox(name)
         network.create_endpoint(name, routes=[(beyond, ROUTER[name])]).join(host)
