@@ -311,7 +311,7 @@ class LinuxKernel:
         with self._opening:
             if self._firewall is None:
                 rules = open_firewall(self._firewall_name, self._instance, self.namespaces.home)
-                self._firewall = ReservingFirewall(rules, self.namespaces.home)
+                self._firewall = ReservingFirewall(rules, self._instance, self.namespaces.home)
             return self._firewall
 
     def prepare_directory(self) -> None:

@@ -25,12 +25,15 @@ class ReservingFirewall:
 
     Args:
         rules: The firewall that takes the rules.
+        instance: Hexadecimal id of the owner.
         home: Calls a function in the host's network namespace.
     """
 
-    def __init__(self, rules: Firewall, home: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(
+        self, rules: Firewall, instance: str, home: Callable[[Callable[[], object]], object]
+    ) -> None:
         self._rules = rules
-        self._sockets = PortSockets(home)
+        self._sockets = PortSockets(instance, home)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ import os
 import resource
 import socket
 import struct
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PortSockets"]
 
-_MARK: Final = 0x70796E77  # "pynw"
+_MARK: Final = 0x70000000  # of all instances; 28 bits of the instance's id follow
+_MARK_MASK: Final = 0xF0000000
 _MOST: Final = 64  # ports of one request that sockets are kept for
 _SO_MARK: Final = 36
 _SO_ATTACH_FILTER: Final = 26
@@ -48,11 +50,11 @@ _DROP_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 
 class _Holder(NamedTuple):
-    """A socket of somebody: its port, its inode, and whether it is one of ours."""
+    """A socket of somebody: its port, its inode, and its mark."""
 
     port: int
     inode: int
-    is_ours: bool
+    mark: int
 
 
 class PortSockets:
@@ -60,11 +62,14 @@ class PortSockets:
     Keeps ports of the host.
 
     Args:
+        instance: Hexadecimal id of the owner: the socket of another of its processes is no obstacle,
+            that of another instance is.
         home: Calls a function in the host's network namespace.
     """
 
-    def __init__(self, home: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, instance: str, home: Callable[[Callable[[], object]], object]) -> None:
         self._home = home
+        self._mark = _MARK | int(instance[:7], 16)
         self._lock = threading.Lock()
         self._kept: dict[Key, list[socket.socket]] = {}
         self._count = 0
@@ -81,11 +86,11 @@ class PortSockets:
         if not port.nat or port.proto == "sctp":
             return
         if port.last - port.first >= _MOST:
-            self._home(lambda: _check(port))
+            self._home(lambda: _check(port, self._mark))
             return
         bound: list[socket.socket] = []
         try:
-            self._home(lambda: bound.extend(_bound(port)))
+            self._home(lambda: bound.extend(_bound(port, self._mark)))
         finally:
             with self._lock:
                 if self._has_room(len(bound)):
@@ -128,13 +133,13 @@ class PortSockets:
                 each.close()
 
 
-def _bound(port: PublishedPort) -> Iterator[socket.socket]:
+def _bound(port: PublishedPort, mark: int) -> Iterator[socket.socket]:
     for number in range(port.first, port.last + 1):
         try:
-            yield _bind(port, number)
+            yield _bind(port, number, mark)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                _check(port)  # all is well if it is one of ours
+                _check(port, mark)  # all is well if it is one of ours
             elif error.errno == errno.EADDRNOTAVAIL:
                 msg = f"cannot publish at {port.host}: it is no address of this host"
                 raise InvalidValueError(msg) from None
@@ -142,12 +147,12 @@ def _bound(port: PublishedPort) -> Iterator[socket.socket]:
                 raise
 
 
-def _bind(port: PublishedPort, number: int) -> socket.socket:
+def _bind(port: PublishedPort, number: int, mark: int) -> socket.socket:
     family = socket.AF_INET6 if port.version == 6 else socket.AF_INET
     kind = socket.SOCK_DGRAM if port.proto == "udp" else socket.SOCK_STREAM
     kept = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
-        kept.setsockopt(socket.SOL_SOCKET, _SO_MARK, _MARK)
+        kept.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         buffer = _Program()
         kept.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, buffer.packed)
         if family == socket.AF_INET6:
@@ -173,12 +178,14 @@ class _Program:
         self.packed = struct.pack("HL", 1, ctypes.addressof(self._code))
 
 
-def _check(port: PublishedPort) -> None:
-    """Raise when a program that is none of ours has one of the ports."""
+def _check(port: PublishedPort, mark: int) -> None:
+    """Raise when somebody has one of the ports who does not have our *mark*."""
     for holder in _holders(port):
-        if not holder.is_ours:
+        if holder.mark != mark:
             where = "" if port.host is None else f" of {port.host}"
             who = _program(holder.inode)
+            if who and holder.mark & _MARK_MASK == _MARK:
+                who = f"another instance of pynetwork, {who}"
             msg = f"port {holder.port}/{port.proto}{where} is in use" + (f" by {who}" if who else "")
             raise PortTakenError(msg, proto=port.proto, port=holder.port)
 
@@ -201,8 +208,8 @@ def _holders(port: PublishedPort) -> Iterator[_Holder]:
                     continue  # bound to an IPv6 address, which is no IPv4 one
                 matters = wanted is None or not any(bound) or bound == wanted
                 if port.first <= number <= port.last and matters and not _is_connected(fields[5]):
-                    mark = attributes(payload, _ATTRIBUTES_AT).get(_DIAG_MARK, b"")
-                    yield _Holder(number, fields[14], struct.pack("=I", _MARK) == mark)
+                    mark = attributes(payload, _ATTRIBUTES_AT).get(_DIAG_MARK, bytes(4))
+                    yield _Holder(number, fields[14], int.from_bytes(mark, sys.byteorder))
 
 
 def _is_connected(remote_port: int) -> bool:
