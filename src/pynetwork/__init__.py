@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pynetwork.controller import Controller
     from pynetwork.core import Surroundings
+    from pynetwork.doctor import Finding
     from pynetwork.drivers import BridgeDriver, BridgeOptions, Driver, HostDriver, NoOptions, NullDriver
     from pynetwork.endpoint import Endpoint
     from pynetwork.engine import Report
@@ -72,6 +73,7 @@ __all__ = [
     "Endpoint",
     "EndpointSpec",
     "ExhaustedError",
+    "Finding",
     "HostDriver",
     "InterfaceStatistics",
     "InvalidValueError",
@@ -113,6 +115,7 @@ __all__ = [
 _HOMES: Final = {
     "pynetwork.controller": ("Controller",),
     "pynetwork.core": ("Surroundings",),
+    "pynetwork.doctor": ("Finding",),
     "pynetwork.drivers": ("BridgeDriver", "BridgeOptions", "Driver", "HostDriver", "NoOptions", "NullDriver"),
     "pynetwork.endpoint": ("Endpoint",),
     "pynetwork.engine": ("Report",),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
 from pynetwork.core import Core, Handle, Surroundings
+from pynetwork.doctor import diagnose, wanted
 from pynetwork.endpoint import Endpoint
 from pynetwork.engine import Report, reconcile
 from pynetwork.errors import NotFoundError, PynetworkError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pynetwork.doctor import Finding
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
     from pynetwork.plan import Steps
@@ -254,6 +256,16 @@ class Controller:
             is_wanted = core.engine.world.is_wanted(Ruleset().key)
         look = getattr(core.engine.kernel, "missing", None)
         return look() if is_wanted and look is not None else ()
+
+    def doctor(self) -> tuple[Finding, ...]:
+        """
+        Look for what on the host blocks our networks, such as another tool's policy of dropping.
+
+        Returns:
+            What was found, with the commands that would allow us; they are never run by the library.
+        """
+        look = getattr(self._core.engine.kernel, "diagnosed", None)
+        return () if look is None else diagnose(look(), wanted(self._core), self.check())
 
     @contextmanager
     def scratch(self) -> Iterator[Self]:

@@ -15,6 +15,7 @@ from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.conntrack import forget
+from pynetwork.kernel.diagnosis import gather
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pynetwork.kernel.compile import Operation
+    from pynetwork.kernel.diagnosis import HostFacts
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.plan import Step
 
@@ -128,6 +130,10 @@ class LinuxKernel:
     def missing(self) -> tuple[str, ...]:
         """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
         return self.firewall().missing()
+
+    def diagnosed(self) -> HostFacts:
+        """Return what of the host's own settings may be in the way."""
+        return self.namespaces.home(gather)
 
     def retire(self, firewall: str) -> None:
         """Remove all rules that the firewall of that name has of this instance: another takes over."""

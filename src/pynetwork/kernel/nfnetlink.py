@@ -36,6 +36,7 @@ __all__ = [
     "delete_table",
     "dump_chains",
     "dump_elements",
+    "dump_forward_chains",
     "dump_sets",
     "flush_set",
     "generation",
@@ -54,6 +55,7 @@ _SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
 # linux/netfilter/nf_tables.h
 _NEWTABLE, _GETTABLE, _DELTABLE, _GETCHAIN, _GETRULE = 0, 1, 2, 4, 7
 _NEWSET, _GETSET, _NEWSETELEM, _GETSETELEM, _DELSETELEM, _GETGEN = 9, 10, 12, 13, 14, 16
+_HOOK_FORWARD: Final = 2  # NF_INET_FORWARD
 _SET_INTERVAL: Final = 4
 _ELEM_INTERVAL_END: Final = 1
 _IPV6_TYPE: Final = 8  # nft's own number of ipv6_addr
@@ -222,6 +224,20 @@ def dump_chains(nft: NetlinkSocket, family: int, table: str) -> dict[str, int]:
         if _string(found[1]) == table:
             counts[_string(found[2])] += 1
     return counts
+
+
+def dump_forward_chains(nft: NetlinkSocket) -> list[tuple[str, str, str, bool]]:
+    """Return family, table and name of all chains for forwarded packets, and whether their policy is drop."""
+    families = {1: "inet", socket.AF_INET: "ip", socket.AF_INET6: "ip6"}
+    found = []
+    for payload in nft.dump(_message(_GETCHAIN, 0, socket.AF_UNSPEC)):
+        fields = attributes(payload, 4)
+        family = families.get(payload[0])
+        hook = attributes(fields.get(4, b"")).get(1)
+        if family is not None and (hook is None or _U32.unpack(hook)[0] == _HOOK_FORWARD):
+            drops = hook is not None and fields.get(5) == _U32.pack(0)
+            found.append((family, _string(fields[1]), _string(fields[3]), drops))
+    return found
 
 
 def dump_sets(nft: NetlinkSocket, family: int, table: str) -> list[str]:
