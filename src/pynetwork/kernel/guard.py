@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.netlink import Message, NetlinkSocket
     from pynetwork.resources import PublishedPort
 
-__all__ = ["TABLE", "claim", "claims", "holder", "is_claimed", "release", "remove_if_empty"]
+__all__ = ["TABLE", "claim", "claims", "holder", "is_claimed", "release", "release_all", "remove_if_empty"]
 
 #: The table, in the family ``inet``. Its keys look like IPv6 addresses: version, protocol, port, address.
 TABLE: Final = "pynetwork-ports"
@@ -92,6 +92,20 @@ def holder(nft: NetlinkSocket, port: PublishedPort, instance: str) -> tuple[int,
             else:
                 begin = item
     return None
+
+
+def release_all(nft: NetlinkSocket, instance: str) -> None:
+    """Give up all that an instance has claimed."""
+    for name in nfnetlink.dump_sets(nft, _INET, TABLE) if nfnetlink.has_table(nft, _INET, TABLE) else ():
+        ours: list[Item] = []
+        begin = None
+        for item in sorted(_dump(nft, name), key=lambda item: (item.key, not item.is_end)):
+            if not item.is_end:
+                begin = item if _owner(item).startswith(f"{instance} ") else None
+            elif begin is not None:
+                ours += (begin, item)
+                begin = None
+        nfnetlink.transact(nft, list(nfnetlink.delete_elements(_INET, TABLE, name, ours)))
 
 
 def remove_if_empty(nft: NetlinkSocket) -> None:

@@ -112,6 +112,8 @@ def transact(nft: NetlinkSocket, messages: Sequence[Message], *, generation: int
     Raises:
         NetlinkError: Refused; its ``number`` attribute is the index of the message it is about.
     """
+    if not messages:
+        return
     of = b"" if generation is None else _u32(1, generation)
     begin = Message(_BATCH_BEGIN, 0, _HEADER.pack(0, 0, _SUBSYSTEM) + of)
     end = Message(_BATCH_END, 0, _HEADER.pack(0, 0, _SUBSYSTEM))

@@ -102,6 +102,7 @@ class NftablesFirewall:
         """Delete all that an instance of this id ever made."""
         if self._has_tables():
             self._delete_tables()
+        guard.release_all(self._nft, self._instance)
         self._clear_away()
 
     def close(self) -> None:
