@@ -10,13 +10,13 @@ import attrs
 from pynetwork.engine.codec import encode
 from pynetwork.errors import ConflictError, UnavailableError
 from pynetwork.ipam import Pool
-from pynetwork.store import Delete, Put
+from pynetwork.store import Delete, PrefixUnchanged, Put
 
 if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.engine import Draft
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Row
-    from pynetwork.specs import Subnet
+    from pynetwork.specs import PortSpec, Subnet
 
 __all__ = [
     "driver_of",
@@ -24,6 +24,8 @@ __all__ = [
     "network_scope",
     "plain",
     "pool_of",
+    "port_key",
+    "ports_of",
     "rename",
     "sandbox_lock",
     "sandbox_scope",
@@ -48,6 +50,15 @@ def join_scope(endpoint: str) -> str:
 def port_key(endpoint: str, port: str) -> str:
     """Return the key of the record of a published port, which is the scope of its rules, too."""
     return f"port/{endpoint}/{port}"
+
+
+def ports_of(core: Core, draft: Draft, endpoint: str) -> list[Row[PortSpec]]:
+    """Return all that the endpoint of that id publishes; *draft* is void if another process changes it."""
+    rows = core.records.ports_of(endpoint)
+    draft.compares.append(PrefixUnchanged(port_key(endpoint, ""), core.engine.mirror.revision))
+    for row in rows:  # a deletion is not seen by the prefix
+        draft.rely_on(row.key, row.revision)
+    return rows
 
 
 def sandbox_lock(identity: str) -> str:

@@ -12,7 +12,7 @@ import attrs
 from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError
 from pynetwork.ports import PortBinding
 from pynetwork.records import record
-from pynetwork.requests.common import join_scope, network_scope, pool_of
+from pynetwork.requests.common import join_scope, network_scope, pool_of, ports_of
 from pynetwork.requests.membership import leave
 from pynetwork.requests.ports import choose_ports
 from pynetwork.specs import DEFAULT_GATEWAY, EndpointSpec, StaticRoute
@@ -260,5 +260,5 @@ def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = Fa
     for address in spec.addresses:
         subnet = next(subnet for subnet in network.subnets if address.ip in subnet.network)
         core.allocations.release_address(draft, network.ipam, pool_of(network, subnet), address.ip)
-    draft.on_commit += (Delete(port.key) for port in core.records.ports_of(identity))
+    draft.on_commit += (Delete(port.key) for port in ports_of(core, draft, identity))
     draft.on_commit += (Delete(f"name/endpoint/{spec.network}/{spec.name}"), Delete(row.key))

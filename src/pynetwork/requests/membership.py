@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import driver_of, join_scope, network_scope, port_key, sandbox_lock
+from pynetwork.requests.common import driver_of, join_scope, network_scope, port_key, ports_of, sandbox_lock
 from pynetwork.requests.ports import rechoose
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
     draft.rely_on(row.key, row.revision)
     draft.rely_on(target.key, target.revision)
     _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
-    for port in core.records.ports_of(endpoint):
+    for port in ports_of(core, draft, endpoint):
         plan_port(core, draft, joined, rechoose(core, draft, joined, port, avoid) if avoid else port.spec)
 
 
@@ -112,7 +112,7 @@ def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
     )
     draft.rely_on(row.key, row.revision)
     draft.plans[join_scope(spec.id)] = Plan()
-    draft.plans |= {port.key: Plan() for port in core.records.ports_of(spec.id)}
+    draft.plans |= {port.key: Plan() for port in ports_of(core, draft, spec.id)}
     draft.replace(row.replaced(alone), row.replaced(spec))
 
 

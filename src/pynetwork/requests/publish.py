@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pynetwork.errors import NotFoundError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import join_scope, network_scope
+from pynetwork.requests.common import join_scope, network_scope, ports_of
 from pynetwork.requests.membership import plan_port
 from pynetwork.requests.ports import choose_ports
 from pynetwork.store import Delete
@@ -55,13 +55,12 @@ def unpublish(core: Core, draft: Draft, endpoint: str, asked: PortBinding) -> No
     row = core.endpoint(endpoint)
     draft.what = f"unpublish {asked} of endpoint {row.spec.name!r}"
     _hold(draft, row)
-    found = [port for port in core.records.ports_of(endpoint) if port.spec.binding.matches(asked)]
+    found = [port for port in ports_of(core, draft, endpoint) if port.spec.binding.matches(asked)]
     if not found:
         msg = f"endpoint {row.spec.name!r} does not publish {asked}"
         raise NotFoundError(msg)
     draft.finish = True
     for port in found:
-        draft.rely_on(port.key, port.revision)
         draft.plans[port.key] = Plan()
         draft.on_commit.append(Delete(port.key))
 

@@ -23,7 +23,7 @@ from pynetwork.resources import PublishedPort
 from pynetwork.testing import FakeKernel, fake_surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pynetwork import Network
@@ -451,6 +451,56 @@ class TestLifetime:
                 endpoint.delete(force=True, missing_ok=True)
                 sandbox.delete()
         assert len(errors) == 2
+
+
+STALE: dict[str, Callable[[Endpoint, Sandbox], object]] = {
+    "join": lambda endpoint, sandbox: endpoint.join(sandbox),
+    "leave": lambda endpoint, _: endpoint.leave(),
+    "delete": lambda endpoint, _: endpoint.delete(),
+    "force_delete": lambda endpoint, _: endpoint.delete(force=True),
+    "delete_sandbox": lambda _, sandbox: sandbox.delete(),
+    "unpublish": lambda endpoint, _: endpoint.unpublish("80"),
+}
+
+
+class TestStale:
+    """What another process published or not is no secret to one that has not looked for a while."""
+
+    @pytest.mark.parametrize("change", ["publish", "unpublish"])
+    @pytest.mark.parametrize("request_", STALE)
+    def test_no_port_is_forgotten_or_brought_back(self, tmp_path: Path, request_: str, change: str) -> None:
+        kernel = FakeKernel()
+        with (
+            SqliteStore(tmp_path) as one,
+            SqliteStore(tmp_path) as other,
+            _open(one, kernel, "a") as here,
+            _open(other, kernel, "b") as there,
+        ):
+            network = here.new_network("bridge", "n", subnets=BOTH)
+            theirs = network.create_endpoint("e", ports=["8080:80", "8081:80", "53:53/udp"])
+            sandbox = here.new_sandbox("s")
+            if request_ in {"leave", "force_delete", "delete_sandbox"}:
+                theirs.join(sandbox)
+            stale, box = there.networks["n"].endpoints["e"], there.sandboxes["s"]
+            assert len(stale.ports) == 3
+            if change == "publish":
+                theirs.publish("8082:80")
+            else:
+                theirs.unpublish("8081:80")
+            STALE[request_](stale, box)
+            left = {"publish": ["8080:80/tcp", "8081:80/tcp", "53:53/udp", "8082:80/tcp"]}
+            left |= {"unpublish": ["8080:80/tcp", "53:53/udp"]}
+            ends: dict[str, list[str]] = {"delete": [], "force_delete": [], "unpublish": ["53:53/udp"]}
+            ports = ends.get(request_, left[change])
+            assert len(one.list("port/").entries) == len(ports)
+            if request_ not in {"delete", "force_delete"}:
+                assert _ports(theirs) == _ports(stale) == ports
+            rules = {line.split(" ")[3] for line in _rules(kernel)}
+            assert rules == ({port.partition(":")[0] for port in ports} if request_ == "join" else set())
+            # What is free is free again.
+            free = [f"{n}:1" for n in (8080, 8081, 8082) if f"{n}:80/tcp" not in ports]
+            network.create_endpoint("f", ports=free)
+            assert here.reconcile(dry_run=True).is_clean
 
 
 class Refusing(FakeKernel):
