@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -37,7 +38,7 @@ class Index:
 
     Attributes:
         revision: The one of the store that it is up to date with; -1 before it was read at all.
-        rows: Ids of the rows of existing keys.
+        rows: Ids of the rows of existing keys, oldest first.
         deleted: Ids of the rows that say of a key that it was deleted, oldest first.
     """
 
@@ -69,9 +70,8 @@ class Index:
                 return self.rows.get(key, -1) >> PLACE_BITS == revision
             case PrefixUnchanged(prefix, revision):
                 first = revision + 1 << PLACE_BITS
-                return revision >= self.revision or not any(
-                    row >= first and key.startswith(prefix) for key, row in self.rows.items()
-                )
+                newer = takewhile(lambda item: item[1] >= first, reversed(self.rows.items()))
+                return not any(key.startswith(prefix) for key, _ in newer)
 
     def plan(self, operations: Sequence[Operation]) -> Rows:
         """Return what *operations* do to the rows, those without effect left out."""
@@ -102,9 +102,6 @@ class Index:
             del self.deleted[key]
 
     def _take(self, row: int, key: str, *, is_deleted: bool) -> None:
-        self.deleted.pop(key, None)  # in any case: it keeps the order of deletion
-        if is_deleted:
-            self.rows.pop(key, None)
-            self.deleted[key] = row
-        else:
-            self.rows[key] = row
+        self.deleted.pop(key, None)  # both, in any case: it keeps their order
+        self.rows.pop(key, None)
+        (self.deleted if is_deleted else self.rows)[key] = row
