@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork import ApplyError, ConflictError, Controller, MemoryStore, NotFoundError, PynetworkError
+from pynetwork.resources import PublishedPort
 from pynetwork.testing import Chaos, ChaosStore, FakeKernel, Fate, Killed, fake_surroundings
 
 if TYPE_CHECKING:
@@ -23,14 +24,18 @@ def _open(store: Store, kernel: Kernel, process: str = "p", dead: tuple[str, ...
     return Controller(store=store, kernel=kernel, surroundings=fake_surroundings(process=process, dead=dead))
 
 
+#: Published by the joined endpoint of each network: one to one, any, a run, a run that is shifted.
+_PORTS = (["8080:80", "81", "9000-9001:9000-9001"], ["[::]:90-92:80-82/udp"])
+
+
 def _prepare(controller: Controller) -> None:
-    """Two networks, a sandbox in both, another sandbox in none, endpoints joined and not."""
+    """Two networks, a sandbox in both, another in none, endpoints joined and not, all with ports."""
     for number, options in enumerate(({"bridge": "br0"}, {"mtu": 1400})):
         network = controller.new_network(
             "bridge", f"n{number}", subnets=[f"10.{number}.0.0/24", f"fd0{number}::/64"], options=options
         )
-        network.create_endpoint("joined", routes=["192.0.2.0/24"] if number else [])
-        network.create_endpoint("free", priority=number)
+        network.create_endpoint("joined", routes=["192.0.2.0/24"] if number else [], ports=_PORTS[number])
+        network.create_endpoint("free", priority=number, ports=["127.0.0.1:7000:80", "53/udp"][number:])
     box = controller.new_sandbox("box")
     controller.new_sandbox("empty")
     for network in controller.networks.values():
@@ -53,7 +58,26 @@ REQUESTS: dict[str, Callable[[Controller], object]] = {
     "force_delete_endpoint": lambda c: c.networks["n0"].endpoints["joined"].delete(force=True),
     "join": lambda c: c.networks["n1"].endpoints["free"].join(c.sandboxes["empty"]),
     "leave_with_gateway": lambda c: c.networks["n0"].endpoints["joined"].leave(),
+    "create_endpoint_with_ports": lambda c: c.networks["n0"].create_endpoint("new", ports=["80", "8081:80"]),
+    "join_with_ports": lambda c: c.networks["n0"].endpoints["free"].join(c.sandboxes["empty"]),
+    "leave_with_ports": lambda c: c.networks["n1"].endpoints["joined"].leave(),
+    "publish": lambda c: c.networks["n1"].endpoints["joined"].publish("127.0.0.1:1-3:1-3"),
+    "publish_before_join": lambda c: c.networks["n1"].endpoints["free"].publish("5000:80"),
+    "unpublish": lambda c: c.networks["n0"].endpoints["joined"].unpublish("80"),
+    "unpublish_many": lambda c: c.networks["n1"].endpoints["joined"].unpublish("80-82/udp"),
+    "unpublish_before_join": lambda c: c.networks["n0"].endpoints["free"].unpublish("80"),
     "rename": lambda c: c.networks["n0"].rename("other"),
+}
+
+
+#: They touch nothing on the host.
+_RECORDS_ONLY = {
+    "create_endpoint",
+    "create_endpoint_with_ports",
+    "delete_endpoint",
+    "publish_before_join",
+    "rename",
+    "unpublish_before_join",
 }
 
 
@@ -79,14 +103,40 @@ def _failure_of(request: Callable[[], object]) -> ApplyError | None:
 
 
 def _check_consistent(controller: Controller, kernel: FakeKernel) -> None:
-    """The host is what the plans say, and another look finds nothing to do."""
+    """The host is what the plans say, the plans are what the records say, nothing is left to do."""
     world = controller._core.engine.world
     assert not world.intents
     expected = {resource for scoped in world.scopes.values() for resource in scoped.plan}
     assert {r for r in kernel.resources if r.kind not in {"sysctl", "link_sysctl"}} == {
         r for r in expected if r.kind not in {"sysctl", "link_sysctl"}
     }
+    assert _published(kernel) == _recorded_ports(controller)
     assert controller.reconcile().is_clean
+
+
+def _published(kernel: FakeKernel) -> set[tuple[object, ...]]:
+    """The host's rules for ports: protocol, address and ports of the host, where they lead."""
+    return {
+        (rule.proto, rule.host, rule.first, rule.last, rule.target, rule.target_first)
+        for rule in kernel.resources
+        if isinstance(rule, PublishedPort)
+    }
+
+
+def _recorded_ports(controller: Controller) -> set[tuple[object, ...]]:
+    """What :func:`_published` should say."""
+    found: set[tuple[object, ...]] = set()
+    for network in controller.networks.values():
+        for endpoint in network.endpoints.values():
+            for binding in endpoint.ports if endpoint.sandbox else ():
+                host = binding.host_address
+                is_any = host is None or host.is_unspecified
+                for address in endpoint.addresses:
+                    if host is None or host.version == address.version:
+                        ports = (binding.host_port, binding.host_end)
+                        where = None if is_any else str(host)
+                        found.add((binding.proto, where, *ports, str(address.ip), binding.first))
+    return found
 
 
 @pytest.mark.parametrize("half_done", [False, True])
@@ -118,7 +168,7 @@ def test_a_request_that_fails_at_any_step_leaves_the_host_and_the_records_as_bef
             assert chaos.fired == (fired > n)
             if not chaos.fired:
                 break
-    assert fired or name in {"create_endpoint", "delete_endpoint", "rename"}
+    assert fired or name in _RECORDS_ONLY
 
 
 @pytest.mark.parametrize("name", REQUESTS)
