@@ -47,9 +47,9 @@ class ReservingFirewall:
             # What is replayed is ours already, whoever sits on the port by now.
             for number, step in enumerate(() if replay else steps):
                 if step.verb is Verb.CREATE and isinstance(step.resource, PublishedPort):
-                    reserved.append(step.resource)
                     try:
-                        self._sockets.reserve(step.resource)
+                        if self._sockets.reserve(step.resource):
+                            reserved.append(step.resource)
                     except PynetworkError as error:
                         raise RulesRefusedError(number) from error
             self._rules.apply(steps, replay=replay)
@@ -57,9 +57,12 @@ class ReservingFirewall:
             for port in reserved:
                 self._sockets.release(port)
             raise
+        # One that goes to another endpoint is deleted and created: it stays ours.
+        stay = {step.resource.key for step in steps if step.verb is Verb.CREATE}
         for step in steps:
-            if step.verb is Verb.DELETE and isinstance(step.resource, PublishedPort):
-                self._sockets.release(step.resource)
+            resource = step.resource
+            if step.verb is Verb.DELETE and isinstance(resource, PublishedPort) and resource.key not in stay:
+                self._sockets.release(resource)
 
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`Firewall.observe`."""

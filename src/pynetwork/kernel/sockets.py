@@ -25,7 +25,7 @@ from pynetwork.kernel.netlink import Message, NetlinkSocket, attributes
 from pynetwork.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pynetwork.resources import PublishedPort
     from pynetwork.resources.base import Key
@@ -42,9 +42,13 @@ _BY_FAMILY: Final = 20  # SOCK_DIAG_BY_FAMILY
 _REQUEST: Final = struct.Struct("=BBBxI48x")
 _ANSWER: Final = struct.Struct("=4BHH16s16sI8sIIIII")
 _ATTRIBUTES_AT: Final = 72  # sizeof(struct inet_diag_msg)
+_DIAG_V6ONLY: Final = 11
 _DIAG_MARK: Final = 15
-_LISTEN: Final = 1 << 10
+# Sockets that listen, and those that are only bound; kernels before 6.8 do not tell of the latter.
+_LISTEN_OR_BOUND: Final = 1 << 10 | 1 << 13
 _ANY_STATE: Final = 0xFFFFFFFF
+_MAPPED: Final = bytes(10) + b"\xff\xff"  # what an IPv4 address in an IPv6 socket begins with
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE})  # of descriptors
 # struct sock_fprog of one instruction: return 0, keep nothing of any packet.
 _DROP_ALL: Final = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
@@ -75,29 +79,39 @@ class PortSockets:
         self._count = 0
         self._is_full = False
 
-    def reserve(self, port: PublishedPort) -> None:
+    def reserve(self, port: PublishedPort) -> bool:
         """
         Keep the host's ports of *port*, unless they are kept already by a process of ours.
 
+        Returns:
+            Whether they are kept from now on because of this call, which :meth:`release` takes back.
+
         Raises:
-            PortTakenError: Another program has one.
+            PortTakenError: Another program has one; then none is kept.
             InvalidValueError: The host does not have the address.
         """
-        if not port.nat or port.proto == "sctp":
-            return
+        if not port.nat or port.proto == "sctp" or port.key in self._kept:
+            return False
         if port.last - port.first >= _MOST:
-            self._home(lambda: _check(port, self._mark))
-            return
+            self._home(lambda: _check_all(port, self._mark))
+            return False
         bound: list[socket.socket] = []
         try:
             self._home(lambda: bound.extend(_bound(port, self._mark)))
-        finally:
             with self._lock:
-                if self._has_room(len(bound)):
+                if bound and self._has_room(len(bound)):
                     self._kept.setdefault(port.key, []).extend(bound)
                     bound = []
-            for each in bound:
-                each.close()
+                    return True
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            _close(bound)
+            self._home(lambda: _check_all(port, self._mark))
+            self._warn()
+        finally:
+            _close(bound)
+        return False
 
     def _has_room(self, more: int) -> bool:
         """Whether so many more descriptors leave enough of them to the rest of the program."""
@@ -106,66 +120,84 @@ class PortSockets:
         if self._count <= soft // 2:
             return True
         self._count -= more
+        self._warn()
+        return False
+
+    def _warn(self) -> None:
+        """Say once that descriptors run short."""
         if not self._is_full:
             self._is_full = True
+            soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
             logger().warning(
                 "%d descriptors keep published ports from other programs; half of what this process may "
                 "open (RLIMIT_NOFILE %d) is for the rest: further ports are published, but not kept",
                 self._count,
                 soft,
             )
-        return False
 
     def release(self, port: PublishedPort) -> None:
         """Keep them no more."""
         with self._lock:
             kept = self._kept.pop(port.key, [])
             self._count -= len(kept)
-        for each in kept:
-            each.close()
+        _close(kept)
 
     def close(self) -> None:
         """Keep nothing any more. Idempotent."""
         with self._lock:
             kept, self._kept = self._kept, {}
+            self._count = 0
         for sockets in kept.values():
-            for each in sockets:
-                each.close()
+            _close(sockets)
+
+
+def _close(sockets: Iterable[socket.socket]) -> None:
+    for each in sockets:
+        each.close()
 
 
 def _bound(port: PublishedPort, mark: int) -> Iterator[socket.socket]:
     for number in range(port.first, port.last + 1):
         try:
-            yield _bind(port, number, mark)
+            yield _keep(port, number, mark)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                _check(port, mark)  # all is well if it is one of ours
-            elif error.errno == errno.EADDRNOTAVAIL:
-                msg = f"cannot publish at {port.host}: it is no address of this host"
-                raise InvalidValueError(msg) from None
-            else:
+            if error.errno != errno.EADDRINUSE:
                 raise
+            _check(port, mark)  # all is well if it is one of ours
 
 
-def _bind(port: PublishedPort, number: int, mark: int) -> socket.socket:
-    family = socket.AF_INET6 if port.version == 6 else socket.AF_INET
+def _keep(port: PublishedPort, number: int, mark: int) -> socket.socket:
     kind = socket.SOCK_DGRAM if port.proto == "udp" else socket.SOCK_STREAM
-    kept = socket.socket(family, kind | socket.SOCK_CLOEXEC)
+    kept = socket.socket(_family(port), kind | socket.SOCK_CLOEXEC)
     try:
         kept.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
         buffer = _Program()
         kept.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, buffer.packed)
-        if family == socket.AF_INET6:
-            kept.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that end are no matter
-        kept.bind((port.host or ("::" if family == socket.AF_INET6 else "0.0.0.0"), number))  # noqa: S104 - on purpose
+        _bind(kept, port, number)
         if kind == socket.SOCK_STREAM:
             kept.listen(1)
     except BaseException:
         kept.close()
         raise
     return kept
+
+
+def _bind(each: socket.socket, port: PublishedPort, number: int) -> None:
+    if each.family == socket.AF_INET6:
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    try:
+        each.bind((port.host or ("::" if each.family == socket.AF_INET6 else "0.0.0.0"), number))  # noqa: S104 - on purpose
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        msg = f"cannot publish at {port.host}: it is no address of this host"
+        raise InvalidValueError(msg) from None
+
+
+def _family(port: PublishedPort) -> socket.AddressFamily:
+    return socket.AF_INET6 if port.version == 6 else socket.AF_INET
 
 
 class _Program:
@@ -176,6 +208,14 @@ class _Program:
 
         self._code = ctypes.create_string_buffer(_DROP_ALL)
         self.packed = struct.pack("HL", 1, ctypes.addressof(self._code))
+
+
+def _check_all(port: PublishedPort, mark: int) -> None:
+    """Raise when a port cannot be had, without keeping any."""
+    if port.host is not None:
+        with socket.socket(_family(port), socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_port:
+            _bind(any_port, port, 0)
+    _check(port, mark)
 
 
 def _check(port: PublishedPort, mark: int) -> None:
@@ -192,24 +232,35 @@ def _check(port: PublishedPort, mark: int) -> None:
 
 def _holders(port: PublishedPort) -> Iterator[_Holder]:
     """Yield the sockets that are bound to one of the ports, at an address that matters."""
-    family = socket.AF_INET6 if port.version == 6 else socket.AF_INET
-    states = _LISTEN if port.proto == "tcp" else _ANY_STATE
+    family = _family(port)
+    states = _LISTEN_OR_BOUND if port.proto == "tcp" else _ANY_STATE
     wanted = None if port.host is None else socket.inet_pton(family, port.host)
-    size = 16 if family == socket.AF_INET6 else 4
     with NetlinkSocket(_SOCK_DIAG) as diag:
         # An IPv6 socket may serve IPv4 as well.
-        for asked in (family, socket.AF_INET6) if family == socket.AF_INET else (family,):
+        for asked in dict.fromkeys((family, socket.AF_INET6)):
             request = _REQUEST.pack(asked, PROTOCOLS[port.proto], 0, states)
             for payload in diag.dump(Message(_BY_FAMILY, 0, request)):
                 fields = _ANSWER.unpack_from(payload)
                 number = socket.ntohs(fields[4])
-                bound = fields[6][:size] if asked == family else bytes(4)
-                if asked != family and any(fields[6]):
-                    continue  # bound to an IPv6 address, which is no IPv4 one
-                matters = wanted is None or not any(bound) or bound == wanted
-                if port.first <= number <= port.last and matters and not _is_connected(fields[5]):
-                    mark = attributes(payload, _ATTRIBUTES_AT).get(_DIAG_MARK, bytes(4))
-                    yield _Holder(number, fields[14], int.from_bytes(mark, sys.byteorder))
+                if not port.first <= number <= port.last or _is_connected(fields[5]):
+                    continue
+                found = attributes(payload, _ATTRIBUTES_AT)
+                bound = _bound_to(fields[6], asked, family, is_v6only=any(found.get(_DIAG_V6ONLY, b"")))
+                if bound is not None and (wanted is None or not any(bound) or bound == wanted):
+                    mark = int.from_bytes(found.get(_DIAG_MARK, bytes(4)), sys.byteorder)
+                    yield _Holder(number, fields[14], mark)
+
+
+def _bound_to(source: bytes, asked: int, family: int, *, is_v6only: bool) -> bytes | None:
+    """Return the address of *family* that a socket of family *asked* is bound to; None if it has none."""
+    is_mapped = asked == socket.AF_INET6 and source.startswith(_MAPPED)
+    if family == socket.AF_INET6:
+        return None if is_mapped else source
+    if asked == socket.AF_INET:
+        return source[:4]
+    if is_mapped:
+        return source[12:]
+    return None if any(source) or is_v6only else bytes(4)
 
 
 def _is_connected(remote_port: int) -> bool:
