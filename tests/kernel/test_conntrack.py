@@ -6,7 +6,8 @@ import re
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -119,6 +120,82 @@ def test_among_thousands_the_right_ones_go(tracked: PrivateHost) -> None:
         conntrack.forget(netfilter, Conntrack(version=4, address="10.2.0.1"))
         conntrack.forget(netfilter, Conntrack(version=4, proto="udp", first=10_000, last=11_998))
     assert {(dst, port) for _, _, dst, port in entries(tracked)} == {("10.1.0.1", 11_999)}
+
+
+ZONE = (
+    "table inet z {\n chain c {\n type filter hook output priority -300\n udp dport 53 ct zone set 7\n }\n}\n"
+)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("which", [{"first": 53, "last": 53}, {"first": 50, "last": 99}, {"address": "self"}])
+def test_connections_in_a_zone_are_forgotten_too(
+    tracked: PrivateHost, version: int, which: dict[str, Any]
+) -> None:
+    address = {4: "10.1.0.1", 6: "fd01::1"}[version]
+    which = {"address": address} if "address" in which else {"proto": "udp", "destination": address, **which}
+    subprocess.run(["nft", "-f", "-"], input=ZONE, text=True, check=True)
+    send(address, 53, 100)
+    family = f"ipv{version}"
+    assert "zone=7" in tracked.run(["conntrack", "-L", "-f", family]).stdout
+    with nfnetlink.open_socket() as netfilter:
+        conntrack.forget(netfilter, Conntrack(version=version, **which))
+    left = set() if "address" in which else {100}
+    assert {port for *_, port in entries(tracked, family)} == left
+    tracked.run(["nft", "delete", "table", "inet", "z"])
+
+
+TCP = """
+import socket, sys
+server = socket.create_server(("", 80))
+print("ready", flush=True)
+held = []
+while True:
+    held.append(server.accept()[0])
+"""
+
+
+def test_tcp_connections_through_a_port_go_with_it_and_others_stay(
+    controller: Controller, host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
+    network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24", "fd88::/64"])
+    lan = host.add_machine("lan", address="192.0.2.2/24", host_address="192.0.2.1/24")
+    endpoints = []
+    with ExitStack() as stack:
+        for number in (1, 2):
+            endpoint = network.create_endpoint(f"e{number}", ports=[f"{8000 + number}:80"])
+            sandbox = controller.new_sandbox(f"s{number}")
+            endpoint.join(sandbox)
+            server = stack.enter_context(sandbox.popen([sys.executable, "-c", TCP], stdout=subprocess.PIPE))
+            stack.callback(server.kill)
+            assert server.stdout is not None
+            server.stdout.readline()
+            endpoints.append(endpoint)
+        code = (
+            "import socket, time\n"
+            "held = [socket.create_connection(('192.0.2.1', port)) for port in (8001, 8001, 8002)]\n"
+            "print('ready', flush=True); time.sleep(60)\n"
+        )
+        client = stack.enter_context(
+            subprocess.Popen(
+                ["ip", "netns", "exec", lan.name, sys.executable, "-c", code], stdout=subprocess.PIPE
+            )
+        )
+        stack.callback(client.kill)
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"ready\n"
+
+        def ports() -> list[int]:
+            text = host.run(["conntrack", "-L", "-p", "tcp"], check=False).stdout
+            return sorted(
+                int(port) for port in re.findall(r"ESTABLISHED src=\S+ dst=\S+ sport=\d+ dport=(\d+)", text)
+            )
+
+        assert ports() == [8001, 8001, 8002]
+        endpoints[0].unpublish("8001:80")
+        assert soon(lambda: ports() == [8002])
+        endpoints[1].leave()
+        assert soon(lambda: ports() == [])
 
 
 ECHO = """

@@ -31,7 +31,7 @@ _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 _HEADER: Final = struct.Struct("!BBH")
 # linux/netfilter/nfnetlink_conntrack.h
-_ORIG, _REPLY, _FILTER = 1, 2, 25
+_ORIG, _REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _IP, _PROTO = 1, 2
 _SRC, _DST = {4: 1, 6: 3}, {4: 2, 6: 4}
 _NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
@@ -144,15 +144,17 @@ def _forget_one_by_one(netfilter: NetlinkSocket, effect: Conntrack, only: bytes 
         if error.errno in _NOTHING or (error.errno in _UNKNOWN and not only):
             return
         raise
-    for payload in entries:
-        found = attributes(payload, _HEADER.size)
-        if _matches(effect, found):
-            request = _message(_DELETE, effect.version, nested(_ORIG, found[_ORIG]))
-            try:
-                netfilter.request(request)
-            except NetlinkError as error:
-                if error.errno != errno.ENOENT:  # it went by itself
-                    raise
+    every = (attributes(payload, _HEADER.size) for payload in entries)
+    requests = [_deletion(effect.version, entry) for entry in every if _matches(effect, entry)]
+    for refusal in netfilter.batch(requests).values():
+        if refusal.errno != errno.ENOENT:  # it went by itself
+            raise refusal
+
+
+def _deletion(version: int, entry: dict[int, bytes]) -> Message:
+    """Return the deletion of one entry, in its zone."""
+    zone = attribute(_ZONE, entry[_ZONE]) if _ZONE in entry else b""
+    return _message(_DELETE, version, nested(_ORIG, entry[_ORIG]) + zone)
 
 
 def _matches(effect: Conntrack, entry: dict[int, bytes]) -> bool:
