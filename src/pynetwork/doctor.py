@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Wanted", "diagnose", "wanted"]
 
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+_FIREWALLD = "firewalld"
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -42,10 +43,18 @@ class Finding:
 
 @attrs.frozen(kw_only=True)
 class Wanted:
-    """A bridge that packets must pass to and from, and its address families."""
+    """
+    A bridge that packets must pass to and from.
+
+    Args:
+        bridge: Interface name.
+        versions: Its address families.
+        internal: Whether they go only from one of its endpoints to another.
+    """
 
     bridge: str
     versions: tuple[int, ...]
+    internal: bool = False
 
 
 def diagnose(
@@ -56,7 +65,7 @@ def diagnose(
 
     Args:
         facts: Of the host.
-        networks: Those of our networks that are not internal.
+        networks: Ours.
         missing: What somebody took away of our rules, in words.
     """
     ours = list(networks)
@@ -66,13 +75,16 @@ def diagnose(
             for what in missing
         ),
         *_forwarding(facts, ours),
-        *(finding for chain in facts.drops for finding in _dropped(chain, ours)),
+        *_without_ipv6(facts, ours),
+        *(finding for chain in facts.drops for finding in _dropped(chain, facts, ours)),
     )
 
 
 def _forwarding(facts: HostFacts, networks: list[Wanted]) -> Iterator[Finding]:
     for version, name in _FORWARDING.items():
-        if version not in facts.forwards and any(version in network.versions for network in networks):
+        if version not in facts.forwards and any(
+            version in network.versions and not network.internal for network in networks
+        ):
             yield Finding(
                 problem=f"the host does not forward IPv{version} packets",
                 effect="endpoints reach nothing but their own network",
@@ -80,35 +92,65 @@ def _forwarding(facts: HostFacts, networks: list[Wanted]) -> Iterator[Finding]:
             )
 
 
-def _dropped(chain: DropChain, networks: list[Wanted]) -> Iterator[Finding]:
-    bridges = [n.bridge for n in networks if set(n.versions).intersection(_FAMILIES[chain.family])]
-    if bridges:
-        yield Finding(
-            problem=f"chain {chain.chain} of {chain.family} {chain.table} drops what it does not accept",
-            effect=f"nothing passes to or from {', '.join(bridges)}",
-            commands=tuple(line for bridge in bridges for line in _accept(chain, bridge)),
-        )
+def _without_ipv6(facts: HostFacts, networks: list[Wanted]) -> Iterator[Finding]:
+    for network in networks:
+        if 6 in network.versions and network.bridge in facts.without_ipv6:
+            yield Finding(
+                problem=f"IPv6 is switched off on {network.bridge}",
+                effect="its endpoints have no gateway for IPv6; reconcile() when it is on again",
+                commands=(f"sysctl -w net/ipv6/conf/{network.bridge}/disable_ipv6=0",),
+            )
 
 
-def _accept(chain: DropChain, bridge: str) -> tuple[str, ...]:
+def _dropped(chain: DropChain, facts: HostFacts, networks: list[Wanted]) -> Iterator[Finding]:
+    families = _FAMILIES[chain.family]
+    blocked = {}
+    for network in networks:
+        # Frames that stay on a bridge are none of its business, unless they are made to be.
+        passing = set(facts.filters_frames) if network.internal else {4, 6}
+        lines = _accept(chain, network)
+        if passing.intersection(network.versions, families) and lines:
+            blocked[network.bridge] = lines
+    if not blocked:
+        return
+    frames = set(facts.filters_frames).intersection(families)
+    within = ", nor between their own endpoints: bridged frames pass it, too" if frames else ""
+    yield Finding(
+        problem=f"chain {chain.chain} of {chain.family} {chain.table} drops what it does not accept",
+        effect=f"nothing passes to or from {', '.join(blocked)}{within}",
+        commands=(
+            *(line for lines in blocked.values() for line in lines),
+            *(("firewall-cmd --reload",) if chain.table == _FIREWALLD else ()),
+        ),
+    )
+
+
+def _accept(chain: DropChain, network: Wanted) -> tuple[str, ...]:
+    """Return the commands that are still missing."""
+    bridge = network.bridge
+    ways = [way for way in ("in", "out") if (way, bridge) not in chain.accepts]
+    if network.internal and len(ways) == 1:
+        return ()  # what stays on a bridge comes in by it and goes out by it
     if chain.tool != "nft":
         into = "DOCKER-USER" if chain.has_docker_user else chain.chain
-        return tuple(f"{chain.tool} -I {into} {way} {bridge} -j ACCEPT" for way in ("-i", "-o"))
-    if chain.table == "firewalld":
-        return (
-            f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}",
-            "firewall-cmd --reload",
-        )
+        options = {"in": "-i", "out": "-o"}
+        return tuple(f"{chain.tool} -I {into} {options[way]} {bridge} -j ACCEPT" for way in ways)
+    if chain.table == _FIREWALLD:  # what was translated it accepts by itself
+        return (f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}",) if "in" in ways else ()
     place = f"{chain.family} {chain.table} {chain.chain}"
-    return tuple(f'nft insert rule {place} {way} "{bridge}" accept' for way in ("iifname", "oifname"))
+    return tuple(f'nft insert rule {place} {way[0]}ifname "{bridge}" accept' for way in ways)
 
 
 def wanted(core: Core) -> list[Wanted]:
-    """Return the bridges that packets must pass."""
+    """Return the bridges of our networks."""
     with core.reading() as records:
         return [
-            Wanted(bridge=rules.bridge, versions=tuple({subnet.version for subnet in rules.subnets}))
+            Wanted(
+                bridge=rules.bridge,
+                versions=tuple(sorted({subnet.version for subnet in rules.subnets})),
+                internal=rules.internal,
+            )
             for identity in records.networks
             for rules in core.engine.world.plan(network_scope(identity))
-            if isinstance(rules, NetworkRules) and not rules.internal
+            if isinstance(rules, NetworkRules)
         ]

@@ -1,4 +1,4 @@
-"""What on a host may block networks: settings, and forward chains whose policy is to drop."""
+"""What on a host may block networks: settings, and forward chains that drop what is left."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.kernel import nfnetlink, sysctl
+from pynetwork.kernel import nfnetlink, sysctl, verdicts
 from pynetwork.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pynetwork.kernel.netlink import NetlinkSocket
+    from pynetwork.kernel.verdicts import Chains, Link, Rule
+
 __all__ = ["DropChain", "HostFacts", "gather"]
 
 _SAVE_SECONDS: Final = 10.0
+_PATH: Final = "/usr/sbin:/sbin:/usr/bin:/bin"
+_DOCKER_USER: Final = "DOCKER-USER"
+_NUMBERS: Final = {"inet": 1, "ip": 2, "ip6": 10}  # NFPROTO_*
+_IPV6_SETTINGS: Final = Path("/proc/sys/net/ipv6/conf")
 _NAMES: Final = {4: "/proc/thread-self/net/ip_tables_names", 6: "/proc/thread-self/net/ip6_tables_names"}
 _PROGRAMS: Final = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 
@@ -33,7 +40,8 @@ class DropChain:
         family: nftables family of its table: ``ip``, ``ip6`` or ``inet``.
         table: Its table.
         chain: Its name.
-        has_docker_user: Whether Docker's chain for rules of others is beside it.
+        has_docker_user: Whether it consults Docker's chain for rules of others.
+        accepts: Interfaces whose packets it accepts nonetheless, by the way they go.
     """
 
     tool: str
@@ -41,6 +49,7 @@ class DropChain:
     table: str
     chain: str
     has_docker_user: bool = False
+    accepts: frozenset[Link] = frozenset()
 
 
 @attrs.frozen(kw_only=True)
@@ -51,25 +60,38 @@ class HostFacts:
     Args:
         forwards: Families, 4 and 6, in which it forwards packets.
         drops: Forward chains that drop.
-        filters_frames: Whether bridged frames pass iptables (br_netfilter).
+        filters_frames: Families in which bridged frames pass the firewall like routed packets
+            (br_netfilter).
+        without_ipv6: Interfaces on which IPv6 is switched off.
     """
 
     forwards: tuple[int, ...] = (4, 6)
     drops: tuple[DropChain, ...] = ()
-    filters_frames: bool = False
+    filters_frames: tuple[int, ...] = ()
+    without_ipv6: frozenset[str] = frozenset()
 
 
 def gather() -> HostFacts:
     """Look at the network namespace of the calling thread."""
     return HostFacts(
-        forwards=tuple(
-            version
-            for version, name in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding"))
-            if _is_on(name)
-        ),
+        forwards=_on({4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}),
         drops=(*_nft_chains(), *_legacy_chains()),
-        filters_frames=_is_on("net.bridge.bridge-nf-call-iptables"),
+        filters_frames=_on(
+            {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
+        ),
+        without_ipv6=frozenset(_without_ipv6()),
     )
+
+
+def _on(names: dict[int, str]) -> tuple[int, ...]:
+    return tuple(version for version, name in names.items() if _is_on(name))
+
+
+def _without_ipv6() -> Iterator[str]:
+    with suppress(FileNotFoundError):  # a kernel without IPv6
+        for settings in _IPV6_SETTINGS.iterdir():
+            if _is_on(f"net/ipv6/conf/{settings.name}/disable_ipv6"):
+                yield settings.name
 
 
 def _is_on(name: str) -> bool:
@@ -81,35 +103,59 @@ def _is_on(name: str) -> bool:
 def _nft_chains() -> Iterator[DropChain]:
     """Yield the chains of other tables than ours."""
     with suppress(NetlinkError), nfnetlink.open_socket() as nft:
-        chains = nfnetlink.dump_forward_chains(nft)
-        docker = {(family, table) for family, table, chain, _ in chains if chain == "DOCKER-USER"}
-        for family, table, chain, drops in chains:
-            if drops and not table.startswith("pynetwork"):
+        for family, table, chain, policy in nfnetlink.dump_forward_chains(nft):
+            if table.startswith("pynetwork"):
+                continue
+            chains = _rules(nft, family, table)
+            verdict, accepts = verdicts.fate(chains, chain, policy)
+            if verdict == "drop":
                 is_iptables = table == "filter" and chain == "FORWARD" and family != "inet"
-                tool = ("ip6tables" if family == "ip6" else "iptables") if is_iptables else "nft"
                 yield DropChain(
-                    tool=tool,
+                    tool=_iptables(family) if is_iptables else "nft",
                     family=family,
                     table=table,
                     chain=chain,
-                    has_docker_user=(family, table) in docker,
+                    has_docker_user=_calls_docker_user(chains, chain),
+                    accepts=accepts,
                 )
+
+
+def _rules(nft: NetlinkSocket, family: str, table: str) -> Chains:
+    chains: dict[str, list[Rule]] = {}
+    for payload in nfnetlink.dump_rules(nft, _NUMBERS[family], table):
+        of, chain, rule = verdicts.parse_nft(payload)
+        if of == table:
+            chains.setdefault(chain, []).append(rule)
+    return chains
+
+
+def _calls_docker_user(chains: Chains, chain: str) -> bool:
+    return any(rule.chain == _DOCKER_USER and not rule.has_conditions for rule in chains.get(chain, ()))
+
+
+def _iptables(family: str) -> str:
+    """Return the program that changes what nftables keeps for it, by the name that cannot be the other's."""
+    name = "ip6tables" if family == "ip6" else "iptables"
+    return next((tool for tool in (f"{name}-nft", name) if shutil.which(tool, path=_PATH)), "nft")
 
 
 def _legacy_chains() -> Iterator[DropChain]:
     for version, names in _NAMES.items():
-        program = shutil.which(f"{_PROGRAMS[version]}-save", path="/usr/sbin:/sbin:/usr/bin")
-        with suppress(OSError):
+        program = shutil.which(f"{_PROGRAMS[version]}-save", path=_PATH)
+        with suppress(OSError, subprocess.TimeoutExpired):  # iptables may wait for its lock
             if program is None or "filter" not in Path(names).read_text(encoding="ascii").split():
                 continue
             text = subprocess.run(  # noqa: S603 - a program of the system
                 [program, "-t", "filter"], capture_output=True, text=True, timeout=_SAVE_SECONDS, check=False
             ).stdout
-            if "\n:FORWARD DROP " in text:
+            chains, policies = verdicts.parse_saved(text.splitlines())
+            verdict, accepts = verdicts.fate(chains, "FORWARD", policies.get("FORWARD", "accept"))
+            if verdict == "drop":
                 yield DropChain(
                     tool=_PROGRAMS[version],
                     family="ip6" if version == 6 else "ip",
                     table="filter",
                     chain="FORWARD",
-                    has_docker_user="\n:DOCKER-USER " in text,
+                    has_docker_user=_calls_docker_user(chains, "FORWARD"),
+                    accepts=accepts,
                 )

@@ -37,6 +37,7 @@ __all__ = [
     "dump_chains",
     "dump_elements",
     "dump_forward_chains",
+    "dump_rules",
     "dump_sets",
     "flush_set",
     "generation",
@@ -228,18 +229,23 @@ def dump_chains(nft: NetlinkSocket, family: int, table: str) -> dict[str, int]:
     return counts
 
 
-def dump_forward_chains(nft: NetlinkSocket) -> list[tuple[str, str, str, bool]]:
-    """Return family, table and name of all chains for forwarded packets, and whether their policy is drop."""
+def dump_forward_chains(nft: NetlinkSocket) -> list[tuple[str, str, str, str]]:
+    """Return family, table, name and policy of all chains at the forward hook of IP packets."""
     families = {1: "inet", socket.AF_INET: "ip", socket.AF_INET6: "ip6"}
     found = []
     for payload in nft.dump(_message(_GETCHAIN, 0, socket.AF_UNSPEC)):
         fields = attributes(payload, 4)
         family = families.get(payload[0])
         hook = attributes(fields.get(4, b"")).get(1)
-        if family is not None and (hook is None or _U32.unpack(hook)[0] == _HOOK_FORWARD):
-            drops = hook is not None and fields.get(5) == _U32.pack(0)
-            found.append((family, _string(fields[1]), _string(fields[3]), drops))
+        if family is not None and hook is not None and _U32.unpack(hook)[0] == _HOOK_FORWARD:
+            policy = "drop" if fields.get(5) == _U32.pack(0) else "accept"
+            found.append((family, _string(fields[1]), _string(fields[3]), policy))
     return found
+
+
+def dump_rules(nft: NetlinkSocket, family: int, table: str) -> list[bytes]:
+    """Return the rules of a table, each as the kernel describes it, in their order."""
+    return nft.dump(_message(_GETRULE, 0, family, text(1, table)))
 
 
 def dump_sets(nft: NetlinkSocket, family: int, table: str) -> list[str]:
