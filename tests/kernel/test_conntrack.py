@@ -59,6 +59,11 @@ def send(address: str, *ports: int) -> None:
         (Conntrack(version=4, proto="udp", destination="10.1.0.1", first=53, last=53), {("10.1.0.1", 53)}),
         (Conntrack(version=4, proto="udp", target="10.2.0.1", first=53, last=53), {("10.2.0.1", 53)}),
         (Conntrack(version=4, proto="udp", target="10.3.0.1", first=53, last=53), set()),
+        (Conntrack(version=4, proto="udp", sparing="10.2.0.1", first=53, last=53), {("10.1.0.1", 53)}),
+        (
+            Conntrack(version=4, proto="udp", sparing="10.2.0.1", first=50, last=99),
+            {("10.1.0.1", 53), ("10.1.0.1", 54)},
+        ),
         (
             Conntrack(version=4, proto="udp", target="10.2.0.1", first=50, last=99),
             {("10.2.0.1", 53), ("10.2.0.1", 54)},
@@ -91,7 +96,7 @@ def test_exactly_those_that_match_are_forgotten(
     assert {(dst, port) for _, _, dst, port in entries(tracked)} == before - gone
 
 
-@pytest.mark.parametrize("ends", [{"target": "fd02::1"}, {"destination": "fd02::1"}])
+@pytest.mark.parametrize("ends", [{"target": "fd02::1"}, {"destination": "fd02::1"}, {"sparing": "fd01::1"}])
 @pytest.mark.parametrize("last", [53, 54])
 def test_ipv6_connections_to_a_port_are_told_apart_by_address(
     tracked: PrivateHost, ends: dict[str, str], last: int

@@ -102,12 +102,13 @@ def forget(netfilter: NetlinkSocket, effect: Conntrack) -> None:
     """
     ports = (effect.last or 0) - (effect.first or 0) + 1
     ends = (effect.address, effect.destination, effect.target)
-    has_v6_address = effect.version == 6 and any(ends)
+    # Neither an IPv6 address nor what is to be spared can be left to the kernel's filter.
+    is_to_look = (effect.version == 6 and any(ends)) or effect.sparing is not None
     try:
         if effect.address is None and ports > _MOST_REQUESTS:
             _forget_one_by_one(netfilter, effect)
             return
-        if has_v6_address:
+        if is_to_look:
             only = Flow(effect.version, proto=effect.proto, port=effect.first if ports == 1 else None)
             _forget_one_by_one(netfilter, effect, b"" if effect.address else only.filter())
             return
@@ -166,6 +167,8 @@ def _matches(effect: Conntrack, entry: dict[int, bytes]) -> bool:
     if effect.address is not None:
         address = socket.inet_pton(family, effect.address)
         return address in {ends.get(src), ends.get(dst), answerer}
+    if effect.sparing is not None and answerer == socket.inet_pton(family, effect.sparing):
+        return False
     if effect.target is not None and answerer != socket.inet_pton(family, effect.target):
         return False
     proto = attributes(orig.get(_PROTO, b""))

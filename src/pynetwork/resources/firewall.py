@@ -80,6 +80,7 @@ class Conntrack(Effect):
         last: Last port.
         target: The container that they were translated to; None for any. A port may be another's a
             moment later, and connections to that one stay.
+        sparing: Connections to this container stay: it has the port now, and may have been asked already.
         version: 4 or 6.
     """
 
@@ -92,11 +93,12 @@ class Conntrack(Effect):
     first: int | None = None
     last: int | None = None
     target: str | None = None
+    sparing: str | None = None
 
     @property
     def key(self) -> Key:
         ports = f"{self.first}-{self.last}"
-        ends = (self.address, self.destination, self.target)
+        ends = (self.address, self.destination, self.target, self.sparing)
         return ("conntrack", str(self.version), self.proto, *ends, ports)
 
     def render(self) -> tuple[str, ...]:
@@ -347,12 +349,12 @@ class PublishedPort(Rules):
 
     def effects(self) -> tuple[Effect, ...]:
         # What is no connection begins anew with each packet, and would go on to wherever it went before.
-        return () if self.proto == "tcp" else self._forgets(None)
+        return () if self.proto == "tcp" else self._forgets(sparing=self.target)
 
     def effects_of_delete(self) -> tuple[Effect, ...]:
-        return self._forgets(self.target)
+        return self._forgets(target=self.target)
 
-    def _forgets(self, target: str | None) -> tuple[Effect, ...]:
+    def _forgets(self, *, target: str | None = None, sparing: str | None = None) -> tuple[Effect, ...]:
         if not self.nat:
             return ()
         return (
@@ -363,6 +365,7 @@ class PublishedPort(Rules):
                 first=self.first,
                 last=self.last,
                 target=target,
+                sparing=sparing,
             ),
         )
 
