@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.resources import Rules, Ruleset
-from pynetwork.resources.firewall import StrayElement
-from pynetwork.resources.stray import StrayRules
+from pynetwork.resources.stray import StrayElement, StrayRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

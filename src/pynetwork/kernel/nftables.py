@@ -17,8 +17,8 @@ from pynetwork.kernel.netlink import NetlinkError
 from pynetwork.kernel.nfnetlink import FAMILIES
 from pynetwork.plan import Plan, Verb
 from pynetwork.resources import PublishedPort, Rules, Ruleset
-from pynetwork.resources.firewall import StrayElement
 from pynetwork.resources.ruleset import SETS, USER, restoration, rule_counts, skeleton, table_name
+from pynetwork.resources.stray import StrayElement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

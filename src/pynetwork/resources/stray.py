@@ -7,11 +7,45 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pynetwork.resources.base import Resource
+from pynetwork.resources.ruleset import SETS, TABLE
 
 if TYPE_CHECKING:
     from pynetwork.resources.base import Key
 
-__all__ = ["StrayRules"]
+__all__ = ["StrayElement", "StrayRules"]
+
+
+@attrs.frozen(kw_only=True)
+class StrayElement(Resource):
+    """
+    An element of our sets that no record knows. It is only ever found, and deleted.
+
+    Args:
+        of: Name of the set.
+        first: Its key, hexadecimal.
+        last: The last key of an interval, likewise.
+        is_end: Whether it ends an interval that another begins.
+    """
+
+    kind = "stray_element"
+    rank = 26
+    nameless = True
+
+    of: str
+    first: str
+    last: str = ""
+    is_end: bool = False
+
+    @property
+    def key(self) -> Key:
+        return ("stray_element", self.of, self.first, self.last, str(self.is_end))
+
+    def render(self) -> tuple[str, ...]:
+        return ()
+
+    def render_delete(self) -> tuple[str, ...]:
+        key = f"0x{self.first}" + (f"-0x{self.last}" if self.last else "")
+        return (f"nft delete element {SETS[self.of].family} {TABLE} {self.of} {{ {key} }}",)
 
 
 @attrs.frozen(kw_only=True)
