@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -129,6 +131,28 @@ def test_ranges_are_published_port_by_port(lab: Lab, mode: str) -> None:
         silent += [q for port in (7100, 7101) for q in everywhere(lab.lan, {6: HOST[6]}, port)]
     answers = check({"web": reached}, silent)
     assert all(answer.port % 10 == question.port % 10 for question, answer in answers.items())
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_client_that_asks_from_one_port_twice_is_sent_to_the_right_one(
+    lab: Lab, version: int, proto: str
+) -> None:
+    """Both questions lead to port 80, so the second collides with the first in what is translated."""
+    network = lab.network("n", 1)
+    lab.box(network, "web", [f"80-81:80-81/{proto}", f"7000-7001:80-81/{proto}"])
+    check({"web": [Question(lab.home, HOST[version], port, proto) for port in (80, 7000)]})  # it is there
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[proto]
+    with lab.lan.entered(), contextlib.ExitStack() as stack:
+        for port in (80, 7000):
+            asker = stack.enter_context(socket.socket(family, kind))
+            asker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            asker.bind((LAN[version], 5000))
+            asker.settimeout(5)
+            asker.connect((HOST[version], port))
+            asker.send(b"?")
+            assert asker.recv(99).split()[:2] == [b"web", b"80"]
 
 
 def test_pings_pass_in_routed_and_unprotected_networks_only(lab: Lab) -> None:

@@ -25,7 +25,7 @@ def comment(
 
 
 def claim(host: str, first: int, last: int, **fields: Any) -> dict[str, Any]:
-    return {"proto": "tcp", "host": host, "first": first, "last": last, "replay": False, "tag": "", **fields}
+    return {"proto": "tcp", "host": host, "first": first, "last": last, "replay": False, "tags": [], **fields}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,24 @@ def test_the_same_rule_is_no_obstacle_nor_is_its_key_when_done_again() -> None:
     key = f"pynetwork-{ID} port 4 tcp * 80-80"
     assert claims.find(claim("*", 80, 80), key) == (80, "another instance")
     assert claims.find(claim("*", 80, 80, replay=True), key) is None
-    assert claims.find(claim("*", 80, 80, tag=f"{key} #00000000"), key) is None
+    assert claims.find(claim("*", 80, 80, tags=[f"{key} #00000000"]), key) is None
+
+
+def test_a_port_of_several_rules_is_taken_as_long_as_one_is_there() -> None:
+    claims = Claims()
+    rules = [comment("*", 250, 260, tag=f"0000000{number}") for number in range(3)]
+    key = f"pynetwork-{ID} port 4 tcp * 250-260"
+    tags = [f"{key} #0000000{number}" for number in range(3)]
+    for rule in rules:
+        claims.add(rule)
+    assert claims.find(claim("*", 250, 260, tags=tags), key) is None
+    assert claims.find(claim("*", 250, 260, tags=tags[:2]), key) == (250, "another instance")
+    for rule in rules[:2]:
+        claims.discard(rule)
+    assert claims.find(claim("*", 256, 300), "another key") == (256, "another instance")
+    claims.discard(rules[2])
+    claims.discard(rules[2])
+    assert claims.find(claim("*", 1, 65535), "another key") is None
 
 
 @pytest.mark.parametrize(

@@ -312,8 +312,6 @@ def test_what_leaves_a_network_leaves_as_whom_it_should(
         (None, 8080, 8080, "fd88::2", 80, "-A PUB -p tcp -m tcp --dport 8080 -j DNAT [fd88::2]:80"),
         (None, 80, 89, "10.88.0.2", 80, "-A PUB -p tcp -m tcp --dport 80:89 -j DNAT 10.88.0.2"),
         (None, 80, 89, "fd88::2", 80, "-A PUB -p tcp -m tcp --dport 80:89 -j DNAT fd88::2"),
-        (None, 80, 89, "10.88.0.2", 70, "-A PUB -p tcp -m tcp --dport 80:89 -j DNAT 10.88.0.2:70-79/80"),
-        (None, 80, 89, "fd88::2", 70, "-A PUB -p tcp -m tcp --dport 80:89 -j DNAT [fd88::2]:70-79/80"),
         (H4, 80, 80, "10.88.0.2", 80, f"-I PUB -d {H4}/32 -p tcp -m tcp --dport 80 -j DNAT 10.88.0.2:80"),
         (H6, 80, 81, "fd88::2", 80, f"-I PUB -d {H6}/128 -p tcp -m tcp --dport 80:81 -j DNAT fd88::2"),
     ],
@@ -324,6 +322,15 @@ def test_a_published_port_is_one_rule(  # noqa: PLR0917 - as in the table
     port = PublishedPort(proto="tcp", host=host, first=first, last=last, target=target, target_first=to)
     assert lines(port, port.version) == [f"nat {line.replace('DNAT ', 'DNAT --to-destination ')}"]
     assert lines(port, 10 - port.version) == []
+
+
+@pytest.mark.parametrize(("target", "to"), [("10.88.0.2", "10.88.0.2"), ("fd88::2", "[fd88::2]")])
+def test_a_range_that_is_shifted_is_one_rule_for_each_port(target: str, to: str) -> None:
+    port = PublishedPort(proto="udp", first=80, last=89, target=target, target_first=70)
+    assert lines(port, port.version) == [
+        f"nat -A PUB -p udp -m udp --dport {80 + n} -j DNAT --to-destination {to}:{70 + n}" for n in range(10)
+    ]
+    assert len({rule.tag for rule in rules_of(port, ID, port.version)}) == 10
 
 
 @pytest.mark.parametrize("proto", ["tcp", "udp", "sctp"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import attrs
+
 from pynetwork.kernel.iptables.values import parse_comment
 
 if TYPE_CHECKING:
@@ -35,25 +37,46 @@ class _Port(NamedTuple):
         return port if port <= min(self.last, other.last) else None
 
 
+@attrs.define
+class _Held:
+    """A port that is published: by rules of these tags, to this owner."""
+
+    port: _Port
+    owner: str
+    tags: set[str] = attrs.field(factory=set)
+
+
 class Claims:
     """Published ports, told by the comments of their rules."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, int], dict[str, _Port]] = {}
+        self._held: dict[str, _Held] = {}
+        self._buckets: dict[tuple[str, int], dict[str, _Held]] = {}
 
     def add(self, comment: str) -> None:
         """Note that there is a rule of that comment."""
-        port = _parse(comment)
-        if port is not None:
+        port, parsed = _parse(comment), parse_comment(comment)
+        if port is None or parsed is None:
+            return
+        key, tag, owner = parsed
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = _Held(port, owner or "another instance")
             for bucket in port.buckets():
-                self._buckets.setdefault(bucket, {})[comment] = port
+                self._buckets.setdefault(bucket, {})[key] = held
+        held.tags.add(tag)
 
     def discard(self, comment: str) -> None:
         """Note that there is none."""
-        port = _parse(comment)
-        if port is not None:
-            for bucket in port.buckets():
-                self._buckets.get(bucket, {}).pop(comment, None)
+        parsed = parse_comment(comment)
+        held = None if parsed is None else self._held.get(parsed[0])
+        if parsed is None or held is None:
+            return
+        held.tags.discard(parsed[1])
+        if not held.tags:
+            del self._held[parsed[0]]
+            for bucket in held.port.buckets():
+                del self._buckets[bucket][parsed[0]]
 
     def find(self, claim: dict[str, Any], key: str) -> tuple[int, str] | None:
         """
@@ -61,18 +84,16 @@ class Claims:
 
         Args:
             claim: What is to be published.
-            key: Of its rule. One of the same key is no obstacle if it is the same rule, or if this is done
-                again.
+            key: Of its rules. Some of the same key are no obstacle if they are the same rules, or if this
+                is done again.
         """
         port = _Port(claim["proto"], claim["host"], claim["first"], claim["last"])
         for bucket in port.buckets():
-            for comment, other in self._buckets.get(bucket, {}).items():
-                number = port.overlap(other)
-                parsed = parse_comment(comment)
-                if number is None or parsed is None:
-                    continue
-                if parsed[0] != key or not (claim["replay"] or parsed[1] == claim["tag"]):
-                    return number, parsed[2] or "another instance"
+            for other, held in self._buckets.get(bucket, {}).items():
+                number = port.overlap(held.port)
+                is_same = other == key and (claim["replay"] or held.tags.issubset(claim["tags"]))
+                if number is not None and not is_same:
+                    return number, held.owner
         return None
 
 

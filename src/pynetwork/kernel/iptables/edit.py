@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -129,21 +131,20 @@ class TableEdit:
 
     def take_back(self, undo: Sequence[Sequence[Any]]) -> None:
         """Do what is in the *undo* of another edit, which may not have taken effect."""
-        for verb, chain, *rest in undo:
+        for (verb, chain), changes in groupby(undo, itemgetter(0, 1)):
             if verb == "create":
                 self.create(chain)
             elif verb == "drop":
                 if not self.entries(chain):
                     self.drop(chain)
             elif verb == "delete":
-                comment = rest[0]
-                self.delete(chain, lambda entry, comment=comment: entry.comment == comment)  # type: ignore[misc]  # bound at once
-            elif verb == "insert":
-                position, comment, raw = rest
-                if chain in self.chains and all(
-                    e.comment != comment or not comment for e in self.entries(chain)
-                ):
-                    self.insert(chain, position, Entry(comment, bytes.fromhex(raw)))
+                comments = {comment for _, _, comment in changes}
+                self.delete(chain, lambda entry, comments=comments: entry.comment in comments)  # type: ignore[misc]  # bound at once
+            elif verb == "insert" and chain in self.chains:
+                there = {entry.comment for entry in self.entries(chain)} - {""}
+                for _, _, position, comment, raw in changes:
+                    if comment not in there:
+                        self.insert(chain, position, Entry(comment, bytes.fromhex(raw)))
 
     def _rules(self, chain: str) -> list[Entry]:
         self.entries(chain)

@@ -153,7 +153,7 @@ class IptablesFirewall:
                     "host": resource.host or "*",
                     "first": resource.first,
                     "last": resource.last,
-                    "tag": rules[0].tag,
+                    "tags": [rule.tag for rule in rules],
                     "replay": replay or step.verb is Verb.UPDATE,
                 }
             yield table, edit

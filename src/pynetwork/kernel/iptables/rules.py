@@ -66,7 +66,7 @@ def rules_of(resource: Rules, instance: str, version: int) -> tuple[Rule, ...]:
     if version not in versions_of(resource):
         return ()
     if isinstance(resource, PublishedPort) and resource.nat:
-        found: tuple[Rule, ...] = (_published(resource),)
+        found: tuple[Rule, ...] = tuple(_published(resource))
     elif isinstance(resource, EndpointRules):
         found = tuple(_guards(resource, version))
     else:
@@ -225,26 +225,30 @@ _OF: Final[dict[str, Callable[..., tuple[Rule, ...]]]] = {
 # What is another thing in iptables than its elements
 
 
-def _published(port: PublishedPort) -> Rule:
+def _published(port: PublishedPort) -> Iterator[Rule]:
+    is_to_itself = port.first == port.target_first
+    # The kernel may shift a range, but then takes any port of it when the same client has a connection to
+    # the right one already: so one rule for each port.
+    starts = (port.first,) if is_to_itself else range(port.first, port.last + 1)
+    for first in starts:
+        yield Rule(
+            table="nat",
+            chain="PUB",
+            destination="" if port.host is None else _cidr(port.host),
+            proto=port.proto,
+            matches=(_ports(port.proto, first, port.last if is_to_itself else first),),
+            target="DNAT",
+            options=(("to-destination", _destination(port, first)),),
+            is_first=port.host is not None,
+        )
+
+
+def _destination(port: PublishedPort, host_port: int) -> str:
     target = str(ipaddress.ip_address(port.target))
-    to = f"[{target}]" if port.version == 6 else target
-    first, last = port.target_first, port.target_last
-    if port.first == port.last:
-        to += f":{first}"
-    elif port.first != first:
-        to += f":{first}-{last}/{port.first}"
-    elif port.version == 6:
-        to = target  # a range to itself needs no ports, and then no brackets
-    return Rule(
-        table="nat",
-        chain="PUB",
-        destination="" if port.host is None else _cidr(port.host),
-        proto=port.proto,
-        matches=(_ports(port.proto, port.first, port.last),),
-        target="DNAT",
-        options=(("to-destination", to),),
-        is_first=port.host is not None,
-    )
+    if port.first == port.target_first and port.first < port.last:
+        return target  # the port stays as it is; and an address without one has no brackets
+    number = port.target_first + host_port - port.first
+    return f"[{target}]:{number}" if port.version == 6 else f"{target}:{number}"
 
 
 def _guards(rules: EndpointRules, version: int) -> Iterator[Rule]:
