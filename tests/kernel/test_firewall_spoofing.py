@@ -66,6 +66,13 @@ def arp(hardware: str, address: str, operation: int = 2) -> tuple[int, bytes]:
     return ARP, head + addresses + _MARK
 
 
+def advertisement(source: str, target: str) -> tuple[int, bytes]:
+    """Return type and payload of a neighbour advertisement (RFC 4861, 4.4) that says whose *target* is."""
+    data = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + ipaddress.IPv6Address(target).packed + _MARK
+    head = struct.pack("!IHBB", 6 << 28, len(data), 58, 255)
+    return IPV6, head + b"".join(ipaddress.IPv6Address(each).packed for each in (source, "ff02::1")) + data
+
+
 @contextlib.contextmanager
 def listener(place: Place, interface: str) -> Iterator[socket.socket]:
     with place.entered():
@@ -137,6 +144,9 @@ def own(scene: Scene) -> dict[str, bytes]:
         "ARP probe": frame(me, *arp(me, "0.0.0.0", 1)),
         "DHCP": frame(me, *udp("0.0.0.0", "255.255.255.255", (68, 67))),
         "duplicate address detection": frame(me, *udp("::", "ff02::1")),
+        "advertisement": frame(me, *advertisement(mine[6], mine[6])),
+        "advertisement from link-local": frame(me, *advertisement("fe80::7", mine[6])),
+        "advertisement of link-local": frame(me, *advertisement("fe80::7", "fe80::7")),
     }
 
 
@@ -161,6 +171,10 @@ def forged(scene: Scene) -> dict[str, bytes]:
         "ARP for the gateway": frame(me, *arp(me, "10.88.1.1")),
         "ARP of another MAC": frame(me, *arp(other, mine[4])),
         "ARP request as another": frame(me, *arp(me, others[4], 1)),
+        "advertisement of another": frame(me, *advertisement(mine[6], others[6])),
+        "advertisement of another, from link-local": frame(me, *advertisement("fe80::7", others[6])),
+        "advertisement of the gateway, from link-local": frame(me, *advertisement("fe80::7", "fd88:1::1")),
+        "advertisement of another, from nobody": frame(me, *advertisement("::", others[6])),
     }
 
 

@@ -23,7 +23,7 @@ def lines(verb: str, *elements: str) -> list[str]:
     found = []
     for element in elements:
         name, _, text = element.partition(" ")
-        family = "bridge" if name in {"guarded", "macs", "sources4", "sources6"} else "inet"
+        family = "bridge" if name in {"guarded", "macs", "sources4", "sources6", "targets6"} else "inet"
         found.append(f"nft {verb} element {family} pynetwork {name} {{ {text} }}")
     return found
 
@@ -93,6 +93,7 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         f'macs "veth0" . {MAC}',
         f'sources4 "veth0" . {MAC} . 10.88.0.2',
         f'sources6 "veth0" . {MAC} . fd00::2',
+        'targets6 "veth0" . 0xfd000000000000000000000000000002',
         'guarded "veth0"',
     ),
     both(EndpointRules(link="veth0", mac=MAC, addresses=("10.88.0.2",), guard=False)),

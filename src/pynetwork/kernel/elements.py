@@ -71,7 +71,7 @@ def _pack(value: str | int, kind: str) -> bytes:
             return bytes([PROTOCOLS[text]])
         case "ipv4_addr":
             return socket.inet_pton(socket.AF_INET, text)
-        case "ipv6_addr":
+        case "ipv6_addr" | "@th,64,128":
             return socket.inet_pton(socket.AF_INET6, text)
         case "ether_addr":
             return bytes.fromhex(text.replace(":", ""))

@@ -269,6 +269,7 @@ class EndpointRules(Rules):
         return (
             Element("macs", (self.link, self.mac)),
             *(Element(f"sources{_version(a)}", (self.link, self.mac, a)) for a in self.addresses),
+            *(Element("targets6", (self.link, a)) for a in self.addresses if _version(a) == 6),
             Element("guarded", (self.link,)),
         )
 

@@ -7,6 +7,7 @@ such text, and that the kernel floor writes by netlink.
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Final, TypeAlias
 
 import attrs
@@ -40,7 +41,7 @@ class SetType:
     What a set or map holds.
 
     Args:
-        key: nft types of the fields of a key.
+        key: nft types of the fields of a key; ``@...`` for bytes of a packet that nft has no type for.
         data: Those of what a map yields; none for a set.
         interval: Whether a field of a key may be an interval.
         family: Of the table it is in: ``inet`` or ``bridge``.
@@ -53,6 +54,7 @@ class SetType:
 
 
 _V4, _V6, _LINK, _PROTO, _PORT = "ipv4_addr", "ipv6_addr", "ifname", "inet_proto", "inet_service"
+_TARGET: Final = "@th,64,128"  # of a neighbour advertisement (RFC 4861, 4.4): nft 1.0.6 has no name for it
 
 
 def _of_family(version: int, address: str) -> dict[str, SetType]:
@@ -86,6 +88,7 @@ SETS: Final[dict[str, SetType]] = {
     "macs": SetType((_LINK, "ether_addr"), family="bridge"),
     "sources4": SetType((_LINK, "ether_addr", _V4), family="bridge"),
     "sources6": SetType((_LINK, "ether_addr", _V6), family="bridge"),
+    "targets6": SetType((_LINK, _TARGET), family="bridge"),
 }
 
 _HEADERS: Final = {4: "ip", 6: "ip6"}
@@ -121,6 +124,8 @@ class Element:
 def _text(field: Field, kind: str) -> str:
     if isinstance(field, tuple):
         return f"{field[0]}-{field[1]}"
+    if kind == _TARGET:
+        return f"0x{ipaddress.IPv6Address(field).packed.hex()}"
     return f'"{field}"' if kind == _LINK else str(field)
 
 
@@ -262,7 +267,8 @@ _POSTROUTING: Final = (
 )
 
 # Addresses that a port may use before it has one of its own: RFC 2131 (DHCP), RFC 5227 (probes),
-# RFC 4862 (duplicate address detection); link-local ones with its own MAC.
+# RFC 4862 (duplicate address detection); link-local ones with its own MAC. Of whom a neighbour
+# advertisement speaks is another thing than whom it is from (RFC 4861, 7.2.5).
 _SPOOFED: Final = (
     "iifname != @guarded accept",
     "iifname . ether saddr != @macs drop",
@@ -270,6 +276,7 @@ _SPOOFED: Final = (
     "ether type ip iifname . ether saddr . ip saddr != @sources4 drop",
     "arp saddr ip 0.0.0.0 accept",
     "ether type arp iifname . arp saddr ether . arp saddr ip != @sources4 drop",
+    f"icmpv6 type nd-neighbor-advert @th,64,16 & 0xffc0 != 0xfe80 iifname . {_TARGET} != @targets6 drop",
     "ip6 saddr { ::, fe80::/10 } accept",
     "ether type ip6 iifname . ether saddr . ip6 saddr != @sources6 drop",
 )
@@ -309,8 +316,9 @@ def _body(family: str, table: str, chains: dict[str, tuple[str, ...]], *, sets: 
 
 def _set(name: str, kind: SetType) -> list[str]:
     of = " . ".join(kind.key) + (f" : {' . '.join(kind.data)}" if kind.data else "")
+    of = f"typeof {of.replace(_LINK, 'iifname')}" if _TARGET in kind.key else f"type {of}"
     flags = ["\t\tflags interval"] if kind.interval else []
-    return [f"\t{_word(kind)} {name} {{", f"\t\ttype {of}", *flags, "\t}"]
+    return [f"\t{_word(kind)} {name} {{", f"\t\t{of}", *flags, "\t}"]
 
 
 def _word(kind: SetType) -> str:

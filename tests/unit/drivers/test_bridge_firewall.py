@@ -254,6 +254,7 @@ GUARD = [
     'macs "veth5" . 02:00:00:00:00:05',
     f'sources4 "veth5" . 02:00:00:00:00:05 . {FOUR}',
     f'sources6 "veth5" . 02:00:00:00:00:05 . {SIX}',
+    'targets6 "veth5" . 0xfd000088000000000000000000000002',
     'guarded "veth5"',
 ]
 
@@ -344,6 +345,7 @@ def test_link_local_addresses_are_its_own_as_well() -> None:
         *GUARD,
         'sources4 "veth5" . 02:00:00:00:00:05 . 169.254.1.1',
         'sources6 "veth5" . 02:00:00:00:00:05 . fe80::5',
+        'targets6 "veth5" . 0xfe800000000000000000000000000005',
     }
 
 
