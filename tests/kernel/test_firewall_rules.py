@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.kernel.lan import FIREWALLS, HOST, LAN, Place, Question, bridge_of, check, everywhere, laboratory
 
-from pynetwork import BridgeOptions, InvalidValueError
+from pynetwork import BridgeOptions, ConflictError, InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,6 +131,26 @@ def test_ranges_are_published_port_by_port(lab: Lab, mode: str) -> None:
         silent += [q for port in (7100, 7101) for q in everywhere(lab.lan, {6: HOST[6]}, port)]
     answers = check({"web": reached}, silent)
     assert all(answer.port % 10 == question.port % 10 for question, answer in answers.items())
+
+
+def test_ranges_of_one_endpoint_may_touch_and_be_opened_twice_but_not_overlap_in_part(lab: Lab) -> None:
+    options = BridgeOptions(gateway_mode_ipv4="routed", gateway_mode_ipv6="routed")
+    network = lab.network("n", 1, options=options)
+    lab.route_to(network)
+    web = lab.box(network, "web", ["80-81", "82-83", "9000-9001:80-81", "80"])
+    with pytest.raises(ConflictError, match="overlaps"):
+        web.endpoint.publish("81-82")
+    lab.servers.add(web, [82])
+    reached = [
+        Question(lab.lan, address, port) for address in web.addresses.values() for port in (80, 81, 82)
+    ]
+    check({"web": reached})
+    web.endpoint.unpublish("9000-9001:80-81")
+    check({"web": reached})
+    web.endpoint.unpublish("80-81")
+    left = [question for question in reached if question.port != 81]
+    check({"web": left}, [question for question in reached if question.port == 81])
+    assert lab.controller.reconcile(dry_run=True).is_clean
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
-from pynetwork.errors import ExhaustedError, InvalidValueError, PortTakenError
+from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError, PortTakenError
 from pynetwork.port_index import PortIndex
 from pynetwork.records import record
-from pynetwork.requests.common import driver_of, port_key
+from pynetwork.requests.common import driver_of, port_key, ports_of
 from pynetwork.specs import PortSpec
 
 if TYPE_CHECKING:
@@ -49,18 +49,18 @@ def choose_ports(
     Raises:
         InvalidValueError: Nothing can be published there.
         PortTakenError: A host port is published already.
+        ConflictError: Ports that are opened overlap a range that is.
         ExhaustedError: None is free.
     """
     chooser = _Chooser(core, draft, spec, avoid)
-    found = []
     for number, binding in enumerate(asked):
         # In the order they were asked for, which is that of their keys.
         identity = f"{core.engine.mirror.revision + 1:012x}{number:04x}"
         port = chooser.choose(PortSpec(id=identity, endpoint=spec.id, binding=binding))
         draft.reserve(record(port_key(spec.id, port.id), port))
         chooser.given.add(port)
-        found.append(port)
-    return found
+        chooser.chosen.append(port)
+    return chooser.chosen
 
 
 def rechoose(core: Core, draft: Draft, spec: EndpointSpec, row: Row[PortSpec], avoid: Avoided) -> PortSpec:
@@ -85,7 +85,8 @@ class _Chooser:
         draft: The request they are for.
         endpoint: Whose they are.
         avoid: What must not be chosen.
-        given: What was chosen in the same request, and so is not recorded yet.
+        given: The host ports chosen in the same request, and so not recorded yet.
+        chosen: What they are of.
     """
 
     core: Core
@@ -93,6 +94,7 @@ class _Chooser:
     endpoint: EndpointSpec
     avoid: Avoided
     given: PortIndex = attrs.field(factory=PortIndex)
+    chosen: list[PortSpec] = attrs.field(factory=list)
 
     def choose(self, port: PortSpec) -> PortSpec:
         """Return *port* with its host port chosen, where it has one."""
@@ -103,7 +105,28 @@ class _Chooser:
         versions = [v for v in wanted.versions if v in how.translated and self.endpoint.address(v)]
         if versions:
             wanted = attrs.evolve(wanted, host_port=self._first_free(wanted, versions))
+        if wanted.size > 1:
+            self._check_apart(port.id, wanted, set(how.opened).intersection(wanted.versions))
         return attrs.evolve(port, binding=wanted, versions=versions)
+
+    def _check_apart(self, identity: str, binding: PortBinding, versions: set[int]) -> None:
+        """Check that a range that is opened is another one's equal, or has nothing in common with it."""
+        if not versions:
+            return
+        recorded = (row.spec for row in ports_of(self.core, self.draft, self.endpoint.id))
+        for port in (*recorded, *self.chosen):
+            other = port.binding
+            if (
+                port.id != identity
+                and other.size > 1
+                and other.proto == binding.proto
+                and (other.first, other.last) != (binding.first, binding.last)
+                and max(other.first, binding.first) <= min(other.last, binding.last)
+                and not versions.isdisjoint(other.versions)
+            ):
+                name = self.endpoint.name
+                msg = f"cannot publish {binding} of endpoint {name!r}: it overlaps {other} in part"
+                raise ConflictError(msg)
 
     def _first_free(self, binding: PortBinding, versions: Sequence[int]) -> int:
         """Return the first of host ports that no endpoint has."""

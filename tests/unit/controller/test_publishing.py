@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
 
 from pynetwork import (
+    ConflictError,
     Controller,
     Endpoint,
     ExhaustedError,
@@ -234,6 +236,41 @@ class TestConflicts:
         for endpoint in endpoints:
             assert [binding.host_port for binding in endpoint.ports] == [None, None]
             endpoint.join(controller.new_sandbox(endpoint.name))
+
+    @pytest.mark.parametrize(
+        ("second", "is_refused"),
+        [
+            ("81-85", True),
+            ("70-80", True),
+            ("81-82", True),
+            ("[::]:90-95:81-86", True),
+            ("80-82", False),
+            ("83-85", False),
+            ("81", False),
+            ("81-85/udp", False),
+            ("0.0.0.0:90-94:81-85", False),
+        ],
+    )
+    def test_ranges_that_are_opened_do_not_overlap_in_part(
+        self, controller: Controller, second: str, is_refused: bool
+    ) -> None:
+        options = {"gateway_mode_ipv6": "routed"}
+        network = controller.new_network("bridge", "n", subnets=BOTH, options=options)
+        endpoint = network.create_endpoint("e", ports=["80-82", "8080:80"])
+        endpoint.join(controller.new_sandbox("s"))
+        before = endpoint.ports
+        if is_refused:
+            message = re.escape("of endpoint 'e': it overlaps ") + r"\S*80-82/tcp in part"
+            with pytest.raises(ConflictError, match=message):
+                endpoint.publish(second)
+            with pytest.raises(ConflictError, match=message.replace("'e'", "'f'")):
+                network.create_endpoint("f", ports=["80-82", second])
+            assert endpoint.ports == before
+            assert "f" not in network.endpoints
+        else:
+            endpoint.publish(second)
+            assert len(endpoint.ports) == 3
+        assert controller.reconcile(dry_run=True).is_clean
 
 
 class TestRefused:
