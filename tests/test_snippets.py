@@ -26,6 +26,9 @@ BLOCK = re.compile(
 )
 
 PROGRAM = """\
+import tempfile
+
+tempfile.tempdir = {scratch!r}
 scope = {{"__name__": "__main__"}}
 for source in {sources!r}:
     exec(compile(source, {page!r}, "exec"), scope)
@@ -67,6 +70,10 @@ def test_blocks_run(page: Path, tmp_path: Path, run_privately: RunPrivately) -> 
     """The blocks of a page, one after the other, do what the page says and leave nothing behind."""
     program = tmp_path / "blocks.py"
     sources = [block.source for block in blocks(page) if block.runs]
-    program.write_text(PROGRAM.format(sources=sources, page=str(page)), encoding="utf-8")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    text = PROGRAM.format(sources=sources, page=str(page), scratch=str(scratch))
+    program.write_text(text, encoding="utf-8")
     result = run_privately([sys.executable, program])
     assert result.returncode == 0, result.stdout + result.stderr
+    assert list(scratch.iterdir()) == []
