@@ -74,6 +74,10 @@ def diagnose(
             Finding(problem=what, effect="networks are not isolated, ports not published: reconcile()")
             for what in missing
         ),
+        *(
+            Finding(problem=f"this host's rules cannot be read: {what}", effect="they may block networks")
+            for what in facts.unseen
+        ),
         *_forwarding(facts, ours),
         *_without_ipv6(facts, ours),
         *(finding for chain in facts.drops for finding in _dropped(chain, facts, ours)),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pynetwork.kernel import diagnosis
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -175,3 +177,15 @@ def test_rules_of_ours_that_are_gone_are_found(controller: Controller, host: Pri
     controller.new_network("bridge", "n", subnets=["10.88.0.0/24"], internal=True)
     host.run(["nft", "flush", "ruleset"])
     assert "is gone" in str(controller.doctor()[0])
+
+
+def test_rules_that_cannot_be_read_are_a_finding(
+    controller: Controller, host: PrivateHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.new_network("bridge", "n")
+    host.run(["iptables-legacy", "-P", "FORWARD", "DROP"])
+    monkeypatch.setattr(diagnosis, "_PROGRAMS", {4: "not-there", 6: "not-there"})
+    (finding,) = controller.doctor()
+    assert "not-there-save is not installed" in finding.problem
+    assert finding.effect == "they may block networks"
+    host.run(["iptables-legacy", "-P", "FORWARD", "ACCEPT"])

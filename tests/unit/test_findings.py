@@ -113,3 +113,9 @@ def test_what_is_missing_comes_first() -> None:
 def test_a_finding_is_for_people() -> None:
     finding = Finding(problem="it rains", effect="we get wet", commands=("open umbrella", "wait"))
     assert str(finding) == "it rains: we get wet\n    open umbrella\n    wait"
+
+
+def test_what_could_not_be_looked_at_is_no_clean_bill() -> None:
+    (finding,) = diagnose(HostFacts(unseen=("iptables-legacy: busy",)), [FOUR])
+    assert finding.problem == "this host's rules cannot be read: iptables-legacy: busy"
+    assert finding.commands == ()
