@@ -11,7 +11,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
+from pynetwork.kernel import netns, nfnetlink, rtnl, sysctl
+from pynetwork.kernel.announce import announce
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.conntrack import forget
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 __all__ = ["LinuxKernel"]
 
 _REAP_SECONDS: Final = 0.04
-_ANNOUNCE_SECONDS: Final = 0.02  # a new port of a bridge forwards some milliseconds after it is up
+# A new port of a bridge forwards some milliseconds after it is up, on a busy host up to a second. Twice:
+# RFC 5227 section 2.3.
+_ANNOUNCE_SECONDS: Final = (0.02, 2.0)
 _FORGET_SECONDS: Final = 0.002
 _SPARES: Final = 24  # of 150 KiB and two descriptors each
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
@@ -249,14 +252,18 @@ class LinuxKernel:
     # Effects and what is put off
 
     def _emit(self, effects: Iterable[Step]) -> None:
+        announced: dict[tuple[str, str], list[str]] = {}
         for step in effects:
             effect = step.resource
             if isinstance(effect, Conntrack | ForgetNeighbour):
                 self._forgotten.append(effect)
                 self._later.call("forget", _FORGET_SECONDS, self._forget)
             elif isinstance(effect, Announce):
-                key = (effect.netns, effect.dev)  # the kernel announces all addresses of a link at once
-                self._later.call(key, _ANNOUNCE_SECONDS, partial(self._announce, *key))
+                announced.setdefault((effect.netns, effect.dev), []).append(effect.address)
+        for (path, dev), addresses in announced.items():
+            act = partial(self._announce, path, dev, addresses)
+            for seconds in _ANNOUNCE_SECONDS:
+                self._later.call((path, dev, *addresses, seconds), seconds, act)
 
     def _forget(self) -> None:
         if self._netfilter is None:
@@ -268,19 +275,9 @@ class LinuxKernel:
             else:
                 self.links.forget_neighbour(effect)
 
-    def _announce(self, path: str, dev: str) -> None:
-        def announce() -> None:
-            name = dev.replace(".", "/")
-            sysctl.write(f"net.ipv4.conf.{name}.arp_notify", "1")
-            sysctl.write(f"net.ipv6.conf.{name}.ndisc_notify", "1")
-            with NetlinkSocket() as socket:
-                link = answers.parse_link(socket.ask(rtnl.get_link(dev)))
-                # Told its own address, a link announces itself. It did so as it went up, too, but then
-                # the port of the bridge did not forward yet.
-                socket.request(rtnl.set_link(dev, mac=link.mac))
-
+    def _announce(self, path: str, dev: str, addresses: Sequence[str]) -> None:
         with suppress(OSError):  # it may have left again meanwhile
-            self.namespaces.call(path, announce)
+            self.namespaces.call(path, partial(announce, dev, addresses))
 
     def _reap_soon(self) -> None:
         self._is_reaping = True
