@@ -12,7 +12,7 @@ from pynetwork.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
     from pynetwork.kernel.netlink import NetlinkSocket
-    from pynetwork.resources import Address, Bridge, ForgetNeighbour, Veth
+    from pynetwork.resources import Address, Bridge, Veth
 
 __all__ = ["HostLinks", "Owner"]
 
@@ -118,14 +118,6 @@ class HostLinks:
         if link.group == self._owner.group:
             self._owner.host.request(rtnl.set_link(index=link.ifindex, up=False, group=self._owner.doomed))
             self._owner.reap()
-
-    def forget_neighbour(self, effect: ForgetNeighbour) -> None:
-        """Forget the MAC of an address, if it is known at all."""
-        try:
-            self._owner.host.request(rtnl.neighbour(effect.address, self._index(effect.dev), delete=True))
-        except NetlinkError as error:
-            if error.errno not in {errno.ENOENT, errno.ENODEV}:
-                raise
 
     def adopt_address(self, address: Address) -> None:
         """Take an existing address as it is, or make it."""

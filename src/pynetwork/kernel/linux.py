@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import netns, nfnetlink, rtnl, sysctl
+from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
 from pynetwork.kernel.announce import announce
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
@@ -84,6 +84,7 @@ class LinuxKernel:
         self._bridges: Indexes = {}
         self._fresh = Fresh()
         self._host = NetlinkSocket()
+        self._background = NetlinkSocket()  # for what takes long: nobody waits for its turn behind that
         self._later = Later()
         self._forgotten: deque[Conntrack | ForgetNeighbour] = deque()
         self._netfilter: NetlinkSocket | None = None
@@ -163,6 +164,7 @@ class LinuxKernel:
         self._fresh.close()
         self.namespaces.close()
         self._host.close()
+        self._background.close()
 
     # Steps
 
@@ -273,7 +275,15 @@ class LinuxKernel:
             if isinstance(effect, Conntrack):
                 forget(self._netfilter, effect)
             else:
-                self.links.forget_neighbour(effect)
+                self._forget_neighbour(effect)
+
+    def _forget_neighbour(self, effect: ForgetNeighbour) -> None:
+        try:
+            index = answers.ifindex_of(self._background.ask(rtnl.get_link(effect.dev)))
+            self._background.request(rtnl.neighbour(effect.address, index, delete=True))
+        except NetlinkError as error:
+            if error.errno not in {errno.ENOENT, errno.ENODEV}:  # not known at all
+                raise
 
     def _announce(self, path: str, dev: str, addresses: Sequence[str]) -> None:
         with suppress(OSError):  # it may have left again meanwhile
@@ -298,7 +308,7 @@ class LinuxKernel:
 
     def _delete_group(self, group: int) -> None:
         try:
-            self._host.request(rtnl.delete_group(group))
+            self._background.request(rtnl.delete_group(group))
         except NetlinkError as error:
             if error.errno != errno.ENODEV:  # none left
                 raise
