@@ -55,11 +55,20 @@ if TYPE_CHECKING:
     from pynetwork.plan import Plan, Step, Steps, Verb
     from pynetwork.ports import PortBinding
     from pynetwork.sandbox import Sandbox
-    from pynetwork.specs import Capabilities, EndpointSpec, NetworkSpec, SandboxSpec, StaticRoute, Subnet
+    from pynetwork.specs import (
+        Capabilities,
+        EndpointSpec,
+        Limits,
+        NetworkSpec,
+        SandboxSpec,
+        StaticRoute,
+        Subnet,
+    )
     from pynetwork.store import MemoryStore, SqliteStore
-    from pynetwork.types import HOST_NETNS, Scope
+    from pynetwork.types import HOST_GATEWAY, HOST_NETNS, Scope
 
 __all__ = [
+    "HOST_GATEWAY",
     "HOST_NETNS",
     "ApplyError",
     "BridgeDriver",
@@ -78,6 +87,7 @@ __all__ = [
     "InterfaceStatistics",
     "InvalidValueError",
     "IpamDriver",
+    "Limits",
     "MemoryStore",
     "Network",
     "NetworkSpec",
@@ -150,13 +160,14 @@ _HOMES: Final = {
     "pynetwork.specs": (
         "Capabilities",
         "EndpointSpec",
+        "Limits",
         "NetworkSpec",
         "SandboxSpec",
         "StaticRoute",
         "Subnet",
     ),
     "pynetwork.store": ("MemoryStore", "SqliteStore"),
-    "pynetwork.types": ("HOST_NETNS", "Scope"),
+    "pynetwork.types": ("HOST_GATEWAY", "HOST_NETNS", "Scope"),
 }
 
 

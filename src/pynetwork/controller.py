@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
-from pynetwork.core import Core, Handle, Surroundings
-from pynetwork.doctor import diagnose, wanted
-from pynetwork.endpoint import Endpoint
+from pynetwork.core import Handle, Surroundings
+from pynetwork.doctor import diagnose, missing, wanted
 from pynetwork.engine import Report, reconcile
-from pynetwork.errors import NotFoundError, PynetworkError
-from pynetwork.log import logger
 from pynetwork.network import Network
-from pynetwork.requests.network import NetworkRequest, delete_network
+from pynetwork.opening import Opening
+from pynetwork.overview import counts, everything
+from pynetwork.removal import delete_all
+from pynetwork.requests.network import NetworkRequest
 from pynetwork.requests.sandbox import SandboxRequest
-from pynetwork.resources import Ruleset
 from pynetwork.sandbox import Sandbox
-from pynetwork.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,13 +27,13 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.plan import Steps
     from pynetwork.records import AnyDriver
+    from pynetwork.specs import Limits
     from pynetwork.store import Store
 
 __all__ = ["Controller"]
 
 STATE_DIR: Final = Path("/var/lib/pynetwork")
 RUN_DIR: Final = Path("/run/pynetwork")
-_IP_NETNS: Final = Path("/run/netns")  # where iproute2 keeps namespaces
 
 
 class Controller:
@@ -90,41 +86,21 @@ class Controller:
         kernel: Kernel | Callable[[str, Path], Kernel] | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
-        around = surroundings or Surroundings()
-        netns_dir = _IP_NETNS if ip_netns else Path(run_dir) / "netns"
         self._default_driver = default_driver
-        self._erase_places: Callable[[], None] | None = None
+        opening = Opening(
+            state_dir=state_dir,
+            run_dir=run_dir,
+            ip_netns=ip_netns,
+            drivers=drivers,
+            ipam=ipam,
+            driver_options=driver_options or {},
+            firewall=firewall,
+            store=store,
+            kernel=kernel,
+            surroundings=surroundings or Surroundings(),
+        )
         with ExitStack() as stack:
-            if store is None:
-                store = SqliteStore(Path(state_dir))
-                stack.callback(store.close)
-                self._erase_places = partial(_remove_places, store, netns_dir)
-            instance = instance_of(store, around)
-            is_moving = False
-            if kernel is None:
-                name, previous = firewall_of(store, firewall)
-                is_moving = previous is not None
-                host: Kernel = _linux_kernel(instance, netns_dir, name, previous)
-                stack.callback(host.close)
-            elif callable(kernel):
-                host = kernel(instance, netns_dir)
-                stack.callback(host.close)
-            else:
-                host = kernel
-            self._core = assemble(
-                instance,
-                store,
-                host,
-                around,
-                drivers=drivers,
-                ipams=ipam,
-                driver_options=driver_options or {},
-                netns_dir=netns_dir,
-                visible=ip_netns,
-            )
-            reboot = rebooted(store, around.boot_id())  # writes, so before all is read
-            self._core.engine.mirror.load()
-            self._recover(anew=reboot or is_moving)
+            self._core, self._erase_places = opening.open(stack)
             self._stack = stack.pop_all()
 
     @property
@@ -148,6 +124,7 @@ class Controller:
         options: object = None,
         ipam: str = "default",
         internal: bool = False,
+        dns: Iterable[object] = (),
         labels: Mapping[str, str] | None = None,
     ) -> Network:
         """
@@ -165,6 +142,7 @@ class Controller:
             options: The driver's own, such as :class:`BridgeOptions`, or a mapping of them.
             ipam: Name of the IPAM driver.
             internal: No way out: no default route, nothing published.
+            dns: Addresses of the name servers of its sandboxes, where these have none of their own.
             labels: Kept for the caller.
 
         Returns:
@@ -186,6 +164,7 @@ class Controller:
             options=options,
             ipam=ipam,
             internal=internal,
+            dns=dns,
             labels=labels,
         )
         core = self._core
@@ -193,9 +172,7 @@ class Controller:
 
     def plan_network(self, driver: str, name: str, **arguments: Any) -> Steps:  # noqa: ANN401 - as new_network's
         """Return the steps that :meth:`new_network` would take for the same arguments."""
-        given: dict[str, Any] = {"subnets": (), "ipv4": None, "ipv6": None, "options": None}
-        given |= {"ipam": "default", "internal": False, "labels": None, **arguments}
-        request = self._network_request(driver, name, **given)
+        request = self._network_request(driver, name, **arguments)
         return self._core.rehearse(lambda draft: request.build(self._core, draft))
 
     def new_sandbox(
@@ -204,6 +181,14 @@ class Controller:
         *,
         netns: object = None,
         hostname: str | None = None,
+        domainname: str | None = None,
+        dns: Iterable[object] = (),
+        dns_search: Iterable[str] = (),
+        dns_options: Iterable[str] = (),
+        extra_hosts: Mapping[str, object] | None = None,
+        stop_signal: object = "SIGTERM",
+        limits: Limits | Mapping[str, object] | None = None,
+        cgroup_parent: str | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Sandbox:
         """
@@ -215,6 +200,15 @@ class Controller:
                 the id of a process in it; ``"host"`` is the host's own. An adopted namespace is left
                 as it is when the sandbox is deleted.
             hostname: The container's own name.
+            domainname: The domain it is in.
+            dns: Addresses of its name servers; its networks' or the host's when none is given.
+            dns_search: Domains that names without dots are looked up in; ``.`` alone is none at all.
+            dns_options: Options of its resolver, such as ``ndots:2``, see resolv.conf(5).
+            extra_hosts: Further names it knows, to the address of each, or to ``"host-gateway"``, which
+                stands for the host.
+            stop_signal: What asks its processes to end: a signal's name or number.
+            limits: What its processes may use together; a mapping of the fields of :class:`Limits` does.
+            cgroup_parent: The control group that its own is made in, below the root of the hierarchy.
             labels: Kept for the caller.
 
         Returns:
@@ -226,8 +220,19 @@ class Controller:
             ApplyError: The host refused a step; it is as before.
         """
         core = self._core
-        request = SandboxRequest(
-            name=name, netns=netns, hostname=hostname, labels={} if labels is None else labels
+        request = SandboxRequest.parse(
+            name=name,
+            netns=netns,
+            hostname=hostname,
+            domainname=domainname,
+            dns=dns,
+            dns_search=dns_search,
+            dns_options=dns_options,
+            extra_hosts=extra_hosts,
+            stop_signal=stop_signal,
+            limits=limits,
+            cgroup_parent=cgroup_parent,
+            labels=labels,
         )
         return core.made(Sandbox.of(core, core.request(lambda draft: request.build(core, draft))))
 
@@ -251,11 +256,7 @@ class Controller:
         Returns:
             What is missing, in words; nothing when all is well. :meth:`reconcile` repairs it.
         """
-        core = self._core
-        with core.reading():
-            is_wanted = core.engine.world.is_wanted(Ruleset().key)
-        look = getattr(core.engine.kernel, "missing", None)
-        return look() if is_wanted and look is not None else ()
+        return missing(self._core)
 
     def doctor(self) -> tuple[Finding, ...]:
         """
@@ -282,30 +283,15 @@ class Controller:
         finally:
             # By identity: two blocks in which nothing was made yet are equal.
             self._core.scratches[:] = [block for block in self._core.scratches if block is not made]
-            _delete_all(self._core, made)
+            delete_all(self._core, made)
 
     def statistics(self) -> dict[str, int]:
         """Return how many objects there are, and how many requests are under way."""
-        with self._core.reading() as records:
-            return {
-                "networks": len(records.networks),
-                "endpoints": len(records.endpoints),
-                "sandboxes": len(records.sandboxes),
-                "requests": len(list(self._core.engine.world.under_way())),
-                "revision": self._core.engine.mirror.revision,
-            }
+        return counts(self._core)
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded as plain data, ready for JSON."""
-        return {
-            "instance": self._core.instance,
-            "networks": {
-                name: network.inspect()
-                | {"endpoints": {n: e.inspect() for n, e in network.endpoints.items()}}
-                for name, network in self.networks.items()
-            },
-            "sandboxes": {name: sandbox.inspect() for name, sandbox in self.sandboxes.items()},
-        }
+        return everything(self._core.instance, self.networks, self.sandboxes)
 
     def close(self) -> None:
         """Close what the controller holds open. All networks and sandboxes stay. Idempotent."""
@@ -324,7 +310,7 @@ class Controller:
         """
         networks, sandboxes = list(self.networks.values()), list(self.sandboxes.values())
         endpoints = [endpoint for network in networks for endpoint in network.endpoints.values()]
-        _delete_all(self._core, [*networks, *endpoints, *sandboxes])
+        delete_all(self._core, [*networks, *endpoints, *sandboxes])
         self.close()
         if self._erase_places is not None:
             self._erase_places()
@@ -343,56 +329,3 @@ class Controller:
     def _network_request(self, driver: str, name: str, **arguments: Any) -> NetworkRequest:  # noqa: ANN401 - passed on
         self._core.check_open()
         return NetworkRequest.parse(self._core, driver or self._default_driver, name, **arguments)
-
-    def _recover(self, *, anew: bool) -> None:
-        """Finish or undo what dead processes left; or make everything anew that is not there."""
-        engine = self._core.engine
-        if anew:
-            report = reconcile(engine)
-            logger().info("the host was rebooted, or has another firewall: %s", report)
-            return
-        for intent in list(engine.world.intents.values()):
-            if engine.is_dead(intent):
-                for line in engine.recover(intent):
-                    logger().warning("%s: %s", intent.what, line)
-
-
-def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str | None) -> Kernel:
-    from pynetwork.kernel.linux import LinuxKernel
-
-    kernel = LinuxKernel(instance, netns_dir, firewall)
-    if previous is not None:
-        try:
-            kernel.retire(previous)
-        except BaseException:
-            kernel.close()
-            raise
-    return kernel
-
-
-def _remove_places(store: SqliteStore, netns_dir: Path) -> None:
-    from pynetwork.kernel.netns import IP_NETNS, remove_directory
-
-    store.erase()
-    if netns_dir != IP_NETNS:
-        remove_directory(netns_dir)
-
-
-def _delete_all(core: Core, made: list[Handle]) -> None:
-    """Delete *made*, the youngest first, whatever fails on the way."""
-    failed: list[Exception] = []
-    for handle in reversed(made):
-        try:
-            if isinstance(handle, Network):
-                core.request(partial(delete_network, core, identity=handle.id, force=True))
-            elif isinstance(handle, Endpoint):
-                handle.delete(force=True)
-            elif isinstance(handle, Sandbox):
-                handle.delete()
-        except NotFoundError:
-            pass  # deleted inside the block
-        except PynetworkError as error:
-            failed.append(error)
-    if failed:
-        msg = "some of it could not be deleted"
-        raise ExceptionGroup(msg, failed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pynetwork.requests.common import network_scope
-from pynetwork.resources import NetworkRules
+from pynetwork.resources import NetworkRules, Ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.kernel.diagnosis import DropChain, HostFacts
 
-__all__ = ["Finding", "Wanted", "diagnose", "wanted"]
+__all__ = ["Finding", "Wanted", "diagnose", "missing", "wanted"]
 
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 _FIREWALLD = "firewalld"
@@ -158,3 +158,11 @@ def wanted(core: Core) -> list[Wanted]:
             for rules in core.engine.world.plan(network_scope(identity))
             if isinstance(rules, NetworkRules)
         ]
+
+
+def missing(core: Core) -> tuple[str, ...]:
+    """Return what somebody took away of our rules, in words, looking at next to no cost."""
+    with core.reading():
+        is_wanted = core.engine.world.is_wanted(Ruleset().key)
+    look = getattr(core.engine.kernel, "missing", None)
+    return look() if is_wanted and look is not None else ()

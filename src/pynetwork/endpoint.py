@@ -80,6 +80,16 @@ class Endpoint(Handle):
             return tuple(row.spec.binding for row in records.ports_of(self.id))
 
     @property
+    def exposed(self) -> tuple[str, ...]:
+        """Ports it serves, ``80/tcp``, besides those it publishes."""
+        return self._spec.exposed
+
+    @property
+    def links(self) -> dict[str, str]:
+        """Names that only its sandbox knows, to the names of endpoints of its network."""
+        return dict(self._spec.links)
+
+    @property
     def priority(self) -> int:
         """Its claim to be its sandbox's default gateway; the highest wins."""
         return self._spec.priority

@@ -61,6 +61,11 @@ class Network(Handle):
         return self._spec.internal
 
     @property
+    def dns(self) -> tuple[IPAddress, ...]:
+        """Name servers of its sandboxes, where these have none of their own."""
+        return self._spec.dns
+
+    @property
     def labels(self) -> dict[str, str]:
         """The caller's labels."""
         return dict(self._spec.labels)
@@ -80,6 +85,8 @@ class Network(Handle):
         link_local: Iterable[AnyInterface] = (),
         aliases: Iterable[str] = (),
         ports: Iterable[object] = (),
+        exposed: Iterable[object] = (),
+        links: Mapping[str, str] | None = None,
         routes: Iterable[StaticRoute | AnyNetwork | tuple[AnyNetwork, object]] = (),
         sysctls: Mapping[str, str] | None = None,
         priority: int = 0,
@@ -100,6 +107,9 @@ class Network(Handle):
             aliases: Further names in this network; several endpoints may have the same.
             ports: Ports to publish while it is joined, in Docker's notation: ``8080:80/tcp``, or
                 :class:`PortBinding` values. Host ports that are left open are chosen now and kept.
+            exposed: Ports it serves, ``80/tcp``, in its network's names as service records (RFC 2782);
+                those it publishes are among them and need not be named.
+            links: Names that only its sandbox knows, to the names of endpoints of this network.
             routes: Static routes it brings into its sandbox: ``(destination, next hop)``, or a
                 destination on the link. Default routes are not among them, the network has those.
             sysctls: Settings of the interface, ``net.X.Y.IFNAME.Z`` to value (libnetwork's
@@ -126,6 +136,8 @@ class Network(Handle):
             link_local=link_local,
             aliases=aliases,
             ports=ports,
+            exposed=exposed,
+            links=links,
             routes=routes,
             sysctls={} if sysctls is None else sysctls,
             priority=priority,

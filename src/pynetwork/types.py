@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from random import Random
 
 __all__ = [
+    "HOST_GATEWAY",
     "HOST_NETNS",
     "AnyAddress",
     "AnyInterface",
@@ -35,6 +36,7 @@ __all__ = [
     "IPInterface",
     "IPNetwork",
     "Scope",
+    "check_domain",
     "check_flag",
     "check_interface_name",
     "check_interface_prefix",
@@ -60,10 +62,16 @@ AnyInterface: TypeAlias = str | IPInterface | object
 #: Given as ``netns=`` of a sandbox: the network namespace of the host itself.
 HOST_NETNS: Final = "host"
 
+#: Given as an address in ``extra_hosts=`` of a sandbox: that under which it reaches the host (Docker).
+HOST_GATEWAY: Final = "host-gateway"
+
 _T = TypeVar("_T")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*\Z")
 _NAME_LENGTH: Final = 255
+_LABEL = re.compile(r"[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?\Z")
+_LABEL_LENGTH: Final = 63  # octets, RFC 1035 section 2.3.4, as is the next
+_DOMAIN_LENGTH: Final = 253
 _IFNAMSIZ: Final = 16  # linux/if.h, with the terminating NUL
 _SIX_BYTES = re.compile(
     r"([0-9a-fA-F]{1,2}([-:])([0-9a-fA-F]{1,2}\2){4}[0-9a-fA-F]{1,2}|([0-9a-fA-F][-:.]?){12})\Z"
@@ -102,6 +110,30 @@ def check_name(kind: str, name: object) -> str:
         )
         raise InvalidValueError(msg)
     return name
+
+
+def check_domain(what: str, name: object) -> str:
+    """
+    Validate a domain name; returns it without the dot that may end it.
+
+    Args:
+        what: What is being named; appears in the error.
+        name: Labels of 1 to 63 characters of ``[a-zA-Z0-9_-]`` that neither begin nor end with a hyphen,
+            with dots between them, 253 in all (RFC 1123 section 2.1, and underscores as in RFC 2782).
+
+    Raises:
+        InvalidValueError: It is none.
+    """
+    text = name.removesuffix(".") if isinstance(name, str) else ""
+    if not 1 <= len(text) <= _DOMAIN_LENGTH or not all(
+        len(label) <= _LABEL_LENGTH and _LABEL.match(label) for label in text.split(".")
+    ):
+        msg = (
+            f"invalid {what} {name!r}: labels of 1 to {_LABEL_LENGTH} characters of [a-zA-Z0-9_-] "
+            f"with dots between them are expected, {_DOMAIN_LENGTH} characters at most"
+        )
+        raise InvalidValueError(msg)
+    return text
 
 
 def check_interface_name(name: object) -> str:

@@ -22,7 +22,7 @@ FLOORS = (
     ("kernel",),
     ("store", "engine"),
     ("views", "core", "records", "allocation", "port_index", "requests", "sandbox", "network", "endpoint"),
-    ("assembly", "controller", "doctor"),
+    ("assembly", "controller", "doctor", "opening", "overview", "removal"),
     ("__init__",),
 )
 KERNEL_ONLY = {"pyroute2", "ovs", "iptc"}

@@ -123,6 +123,27 @@ def _ports(values: Iterable[object]) -> tuple[PortBinding, ...]:
     return parse_each("ports", values, PortBinding.parse)
 
 
+def _exposed(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(parse_each("exposed ports", values, _one_exposed)))
+
+
+def _one_exposed(value: object) -> str:
+    port = PortBinding.parse(value)
+    if port != PortBinding(proto=port.proto, first=port.first, last=port.last):
+        msg = f"invalid exposed port {str(value)!r}: PORT[-END][/PROTO] is expected"
+        raise InvalidValueError(msg)
+    return str(port)
+
+
+def _links(value: Mapping[str, str] | None) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        msg = f"invalid links {value!r}: a dict of alias to the name of an endpoint is expected"
+        raise InvalidValueError(msg)
+    return {check_name("link", alias): check_name("endpoint", name) for alias, name in value.items()}
+
+
 def _priority(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"invalid priority {value!r}: a whole number is expected"
@@ -145,6 +166,8 @@ class EndpointRequest:
     interface: str | None = attrs.field(converter=_interface)
     link_local: tuple[IPInterface, ...] = attrs.field(converter=_link_local)
     aliases: tuple[str, ...] = attrs.field(converter=_aliases)
+    exposed: tuple[str, ...] = attrs.field(converter=_exposed)
+    links: Mapping[str, str] = attrs.field(converter=_links)
     routes: tuple[StaticRoute, ...] = attrs.field(converter=_routes)
     sysctls: Mapping[str, str] = attrs.field(converter=_sysctls)
     ports: tuple[PortBinding, ...] = attrs.field(converter=_ports)
@@ -172,6 +195,8 @@ class EndpointRequest:
             ),
             link_local=self.link_local,
             aliases=self.aliases,
+            exposed=self.exposed,
+            links=self.links,
             routes=self.routes,
             sysctls=self.sysctls,
             priority=self.priority,

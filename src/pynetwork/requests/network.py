@@ -14,7 +14,7 @@ from pynetwork.records import make_options, record
 from pynetwork.requests.common import network_scope, pool_of
 from pynetwork.specs import NetworkSpec, Subnet
 from pynetwork.store import Delete, PrefixUnchanged, Put
-from pynetwork.types import Scope, check_flag, check_labels, check_name, new_id, parse_each
+from pynetwork.types import Scope, check_flag, check_labels, check_name, new_id, parse_address, parse_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pynetwork.engine import Draft
     from pynetwork.ipam import Pool
     from pynetwork.records import AnyNetworkSpec
+    from pynetwork.types import IPAddress
 
 __all__ = ["NetworkRequest", "delete_network"]
 
@@ -46,6 +47,7 @@ class NetworkRequest:
         options: The driver's own.
         ipam: Name of the IPAM driver.
         internal: No way out.
+        dns: Name servers of its sandboxes.
         labels: The caller's.
     """
 
@@ -56,6 +58,7 @@ class NetworkRequest:
     options: object
     ipam: str
     internal: bool
+    dns: tuple[IPAddress, ...]
     labels: Mapping[str, str]
 
     @classmethod
@@ -65,13 +68,14 @@ class NetworkRequest:
         driver: str,
         name: str,
         *,
-        subnets: Iterable[object],
-        ipv4: bool | None,
-        ipv6: bool | None,
-        options: object,
-        ipam: str,
-        internal: bool,
-        labels: Mapping[str, str] | None,
+        subnets: Iterable[object] = (),
+        ipv4: bool | None = None,
+        ipv6: bool | None = None,
+        options: object = None,
+        ipam: str = "default",
+        internal: bool = False,
+        dns: Iterable[object] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> NetworkRequest:
         """Check the arguments of ``new_network``."""
         check_name("network", name)
@@ -94,6 +98,7 @@ class NetworkRequest:
             options=make_options(plugin, options, core.defaults.get(driver)),
             ipam=ipam,
             internal=check_flag("internal", internal),
+            dns=parse_each("name servers", dns, _server),
             labels=check_labels({} if labels is None else labels),
         )
 
@@ -111,6 +116,7 @@ class NetworkRequest:
             options=self.options,
             ipam=self.ipam,
             internal=self.internal,
+            dns=self.dns,
             labels=self.labels,
             created=core.surroundings.clock(),
         )
@@ -165,6 +171,10 @@ class NetworkRequest:
         gateway = request(preferred=subnet.gateway).ip
         auxiliary = dict(subnet.auxiliary)
         return Subnet(pool.subnet, gateway=gateway, sub_pool=subnet.sub_pool, auxiliary=auxiliary)
+
+
+def _server(value: object) -> IPAddress:
+    return parse_address(value, "address of a name server")
 
 
 def _check_subnets(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError, InvalidValueError
 from pynetwork.plan import Plan
 from pynetwork.records import record
@@ -18,8 +19,6 @@ from pynetwork.store import Delete, Put
 from pynetwork.types import HOST_NETNS, check_labels, check_name, new_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pynetwork.core import Core
     from pynetwork.engine import Draft
 
@@ -27,16 +26,6 @@ __all__ = ["SandboxRequest", "delete_sandbox"]
 
 
 _NAME_MAX = 255  # bytes of a file's name (linux/limits.h)
-
-
-def _name(value: object) -> str:
-    return check_name("sandbox", value)
-
-
-def _hostname(value: object) -> str | None:
-    if value is None:
-        return None
-    return check_name("host", value)
 
 
 def _netns(value: object) -> str | None:
@@ -72,27 +61,52 @@ def _netns(value: object) -> str | None:
 
 @attrs.frozen(kw_only=True)
 class SandboxRequest:
-    """The arguments of :meth:`Controller.new_sandbox`, checked, and how a sandbox is made of them."""
+    """
+    The arguments of :meth:`Controller.new_sandbox`, checked, and how a sandbox is made of them.
 
-    name: str = attrs.field(converter=_name)
-    netns: str | None = attrs.field(converter=_netns)
-    hostname: str | None = attrs.field(converter=_hostname)
-    labels: Mapping[str, str] = attrs.field(converter=check_labels)
+    Args:
+        wanted: All but what is chosen when it is made.
+        netns: The namespace to adopt, ``"host"`` for the host's, None for one of its own.
+    """
+
+    wanted: SandboxSpec
+    netns: str | None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        name: str,
+        netns: object,
+        hostname: str | None,
+        labels: object,
+        **rest: Any,  # noqa: ANN401 - as SandboxSpec's
+    ) -> SandboxRequest:
+        """Check the arguments of ``new_sandbox``."""
+        return cls(
+            wanted=SandboxSpec(
+                id="",
+                name=check_name("sandbox", name),
+                hostname=None if hostname is None else check_name("host", hostname),
+                labels=check_labels({} if labels is None else labels),
+                **rest,
+            ),
+            netns=_netns(netns),
+        )
 
     def build(self, core: Core, draft: Draft) -> str:
         """Draft the sandbox; returns its id."""
-        draft.what = f"create sandbox {self.name!r}"
-        if core.records.named("sandbox", self.name) is not None:
-            msg = f"sandbox with name {self.name!r} already exists"
+        name = self.wanted.name
+        draft.what = f"create sandbox {name!r}"
+        if core.records.named("sandbox", name) is not None:
+            msg = f"sandbox with name {name!r} already exists"
             raise ConflictError(msg)
         identity = new_id(core.surroundings.random)
-        spec = SandboxSpec(
+        spec = changed(
+            self.wanted,
             id=identity,
-            name=self.name,
             netns=None if self.netns == HOST_NETNS else self._pin(core, identity),
             adopted=None if self.netns == HOST_NETNS else self.netns,
-            hostname=self.hostname,
-            labels=self.labels,
             created=core.surroundings.clock(),
         )
         draft.reserve(Put(f"name/sandbox/{spec.name}", identity))
@@ -102,7 +116,7 @@ class SandboxRequest:
 
     def _pin(self, core: Core, identity: str) -> str:
         """Return a path that no sandbox has: a name may be in use there by one that was renamed since."""
-        labels = (self.name, identity[:12]) if core.visible else (identity[:12],)
+        labels = (self.wanted.name, identity[:12]) if core.visible else (identity[:12],)
         paths = [f"{core.netns_dir}/{label}.{core.instance[:8]}" for label in labels]
         if len(labels) > 1:
             taken = {row.spec.netns for row in core.records.sandboxes.values()}

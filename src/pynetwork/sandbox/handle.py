@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from pynetwork.engine import Draft
     from pynetwork.kernel.stats import InterfaceStatistics
     from pynetwork.plan import Steps
-    from pynetwork.specs import SandboxSpec
+    from pynetwork.specs import Limits, SandboxSpec
+    from pynetwork.types import IPAddress
 
 __all__ = ["Sandbox"]
 
@@ -40,6 +41,41 @@ class Sandbox(Handle):
     def hostname(self) -> str | None:
         """The container's own name."""
         return self._spec.hostname
+
+    @property
+    def domainname(self) -> str | None:
+        """The domain it is in."""
+        return self._spec.domainname
+
+    @property
+    def dns(self) -> tuple[IPAddress, ...]:
+        """Its own name servers."""
+        return self._spec.dns
+
+    @property
+    def dns_search(self) -> tuple[str, ...]:
+        """Its own search domains; ``.`` alone is none at all."""
+        return self._spec.dns_search
+
+    @property
+    def dns_options(self) -> tuple[str, ...]:
+        """Its own options of the resolver."""
+        return self._spec.dns_options
+
+    @property
+    def extra_hosts(self) -> dict[str, IPAddress | str]:
+        """Further names it knows, to their addresses, or to ``host-gateway``."""
+        return dict(self._spec.extra_hosts)
+
+    @property
+    def stop_signal(self) -> int:
+        """Number of the signal that asks its processes to end."""
+        return self._spec.stop_signal
+
+    @property
+    def limits(self) -> Limits | None:
+        """What its processes may use together."""
+        return self._spec.limits
 
     @property
     def netns_path(self) -> Path | None:

@@ -172,6 +172,13 @@ def test_endpoint_names_are_unique_in_their_network(controller: Controller) -> N
         ({"aliases": ["a b"]}, InvalidValueError),
         ({"routes": [("10.9.0.0/16", "fd00::1")]}, InvalidValueError),
         ({"routes": ["x"]}, InvalidValueError),
+        ({"exposed": "80/tcp"}, InvalidValueError),
+        ({"exposed": ["8080:80/tcp"]}, InvalidValueError),
+        ({"exposed": ["127.0.0.1::80/tcp"]}, InvalidValueError),
+        ({"exposed": ["80/icmp"]}, InvalidValueError),
+        ({"links": ["db"]}, InvalidValueError),
+        ({"links": {"d b": "x"}}, InvalidValueError),
+        ({"links": {"db": "x y"}}, InvalidValueError),
         ({"sysctls": {"kernel.panic": "1"}}, InvalidValueError),
         ({"sysctls": {"net.ipv4.ip_forward": "1"}}, InvalidValueError),
         ({"sysctls": {"net.ipv4.conf.IFNAME": "1"}}, InvalidValueError),
@@ -370,3 +377,15 @@ def test_handles_of_two_controllers_do_not_mix(controller: Controller) -> None:
         endpoint = other.new_network("bridge", "n").create_endpoint("e")
         with pytest.raises(InvalidValueError, match="another controller"):
             endpoint.join(controller.new_sandbox("s"))
+
+
+def test_what_it_serves_and_whom_it_knows_is_recorded(controller: Controller, store: MemoryStore) -> None:
+    network = controller.new_network("bridge", "n", dns=["192.0.2.53", "2001:db8::53"])
+    endpoint = network.create_endpoint("e", exposed=[80, "80/tcp", "8000-8010/udp"], links={"db": "postgres"})
+    assert endpoint.exposed == ("80/tcp", "8000-8010/udp")
+    assert endpoint.links == {"db": "postgres"}
+    assert network.dns == (ip_address("192.0.2.53"), ip_address("2001:db8::53"))
+    with Controller(store=store, kernel=FakeKernel(), surroundings=fake_surroundings(process="p2")) as other:
+        assert other.networks["n"].dns == network.dns
+        again = other.networks["n"].endpoints["e"]
+        assert (again.exposed, again.links) == (endpoint.exposed, endpoint.links)

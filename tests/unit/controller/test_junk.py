@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynetwork import Controller, MemoryStore, RequestError, StaticRoute, Subnet
+from pynetwork import Controller, Limits, MemoryStore, RequestError, StaticRoute, Subnet
 from pynetwork.errors import InvalidValueError
 from pynetwork.testing import FakeKernel, fake_surroundings
 
@@ -67,7 +67,10 @@ scalars = st.one_of(
     ),
 )
 keys = st.one_of(
-    st.sampled_from(("network", "gateway", "sub_pool", "auxiliary", "dst", "via", "mtu", "bridge")), scalars
+    st.sampled_from(
+        ("network", "gateway", "sub_pool", "auxiliary", "dst", "via", "mtu", "bridge", "pids", "cpus")
+    ),
+    scalars,
 )
 junk = st.recursive(
     scalars,
@@ -78,19 +81,33 @@ junk = st.recursive(
     ),
     max_leaves=5,
 )
-NETWORK = ("subnets", "ipv4", "ipv6", "options", "ipam", "internal", "labels")
+NETWORK = ("subnets", "ipv4", "ipv6", "options", "ipam", "internal", "dns", "labels")
 ENDPOINT = (
     "addresses",
     "mac",
     "interface",
     "link_local",
     "aliases",
+    "exposed",
+    "links",
     "routes",
     "sysctls",
     "priority",
     "labels",
 )
-SANDBOX = ("netns", "hostname", "labels")
+SANDBOX = (
+    "netns",
+    "hostname",
+    "domainname",
+    "dns",
+    "dns_search",
+    "dns_options",
+    "extra_hosts",
+    "stop_signal",
+    "limits",
+    "cgroup_parent",
+    "labels",
+)
 
 
 class _Place:
@@ -159,7 +176,7 @@ def test_a_driver_of_any_name_is_unknown_or_malformed(driver: Any) -> None:
 
 @given(junk)
 def test_values_are_made_or_refused(value: Any) -> None:
-    for cls in (Subnet, StaticRoute):
+    for cls in (Subnet, StaticRoute, Limits):
         with contextlib.suppress(InvalidValueError):
             made = cls.parse(value)
             assert cls.parse(made) is made

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from pynetwork import (
+    HOST_GATEWAY,
     ApplyError,
     Controller,
     InterfaceStatistics,
     InvalidValueError,
+    Limits,
     MemoryStore,
     NotFoundError,
 )
@@ -162,6 +166,47 @@ class TestNamespaces:
                 controller.new_sandbox("s")
             assert dict(controller.sandboxes) == {}
             controller.new_sandbox("s")
+
+
+class TestSettings:
+    """What its files, its processes and its limits are made of."""
+
+    def test_it_says_what_it_was_told(self, here: Controller) -> None:
+        sandbox = here.new_sandbox(
+            "s",
+            domainname="lab.example",
+            dns=["192.0.2.53"],
+            dns_search=["lab.example"],
+            dns_options=["ndots:2"],
+            extra_hosts={"db": "192.0.2.7", "host": HOST_GATEWAY},
+            stop_signal="SIGINT",
+            limits={"pids": 10},
+            cgroup_parent="jobs",
+        )
+        assert sandbox.domainname == "lab.example"
+        assert sandbox.dns == (ip_address("192.0.2.53"),)
+        assert (sandbox.dns_search, sandbox.dns_options) == (("lab.example",), ("ndots:2",))
+        assert sandbox.extra_hosts == {"db": ip_address("192.0.2.7"), "host": "host-gateway"}
+        assert (sandbox.stop_signal, sandbox.limits) == (signal.SIGINT, Limits(pids=10))
+        assert sandbox.inspect()["cgroup_parent"] == "jobs"
+
+    def test_it_is_told_nothing_by_default(self, here: Controller) -> None:
+        sandbox = here.new_sandbox("s")
+        assert (sandbox.domainname, sandbox.dns, sandbox.dns_search, sandbox.dns_options) == (
+            None,
+            (),
+            (),
+            (),
+        )
+        assert (sandbox.extra_hosts, sandbox.stop_signal, sandbox.limits) == ({}, signal.SIGTERM, None)
+
+    def test_what_makes_no_sense_is_refused_before_anything_is_made(
+        self, here: Controller, host: Host
+    ) -> None:
+        with pytest.raises(InvalidValueError, match="invalid signal"):
+            here.new_sandbox("s", stop_signal="SIGNOTHING")
+        assert dict(here.sandboxes) == {}
+        assert host.resources == ()
 
 
 class TestDelete:

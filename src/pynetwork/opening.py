@@ -1,0 +1,125 @@
+"""Opening an instance: its store, its kernel, its core, and what dead processes left half-done."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+
+from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
+from pynetwork.engine import reconcile
+from pynetwork.log import logger
+from pynetwork.store import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import ExitStack
+
+    from pynetwork.core import Core, Surroundings
+    from pynetwork.engine import Engine
+    from pynetwork.ipam import IpamDriver
+    from pynetwork.kernel.port import Kernel
+    from pynetwork.records import AnyDriver
+    from pynetwork.store import Store
+
+__all__ = ["Opening"]
+
+_IP_NETNS: Final = Path("/run/netns")  # where iproute2 keeps namespaces
+
+
+@attrs.frozen(kw_only=True)
+class Opening:
+    """How an instance is opened: the arguments of :class:`~pynetwork.Controller`."""
+
+    state_dir: Path = attrs.field(converter=Path)
+    run_dir: Path = attrs.field(converter=Path)
+    ip_netns: bool
+    drivers: Iterable[AnyDriver]
+    ipam: Iterable[IpamDriver]
+    driver_options: Mapping[str, Any]
+    firewall: str
+    store: Store | None
+    kernel: Kernel | Callable[[str, Path], Kernel] | None
+    surroundings: Surroundings
+
+    def open(self, stack: ExitStack) -> tuple[Core, Callable[[], None] | None]:
+        """
+        Open it.
+
+        Args:
+            stack: Gets what is to be called when it is closed.
+
+        Returns:
+            Its core, recovered; and what removes its directories for good, if they are ours.
+        """
+        netns_dir = _IP_NETNS if self.ip_netns else self.run_dir / "netns"
+        store, erase = self.store, None
+        if store is None:
+            store = SqliteStore(self.state_dir)
+            stack.callback(store.close)
+            erase = partial(_remove_places, store, netns_dir)
+        instance = instance_of(store, self.surroundings)
+        kernel, is_moving = self._kernel(stack, instance, store, netns_dir)
+        core = assemble(
+            instance,
+            store,
+            kernel,
+            self.surroundings,
+            drivers=self.drivers,
+            ipams=self.ipam,
+            driver_options=self.driver_options,
+            netns_dir=netns_dir,
+            visible=self.ip_netns,
+        )
+        reboot = rebooted(store, self.surroundings.boot_id())  # writes, so before all is read
+        core.engine.mirror.load()
+        _recover(core.engine, anew=reboot or is_moving)
+        return core, erase
+
+    def _kernel(self, stack: ExitStack, instance: str, store: Store, netns_dir: Path) -> tuple[Kernel, bool]:
+        """Return the host, and whether it gets another firewall than it had."""
+        if self.kernel is not None and not callable(self.kernel):
+            return self.kernel, False
+        previous = None
+        if self.kernel is None:
+            name, previous = firewall_of(store, self.firewall)
+            kernel = _linux_kernel(instance, netns_dir, name, previous)
+        else:
+            kernel = self.kernel(instance, netns_dir)
+        stack.callback(kernel.close)
+        return kernel, previous is not None
+
+
+def _recover(engine: Engine, *, anew: bool) -> None:
+    """Finish or undo what dead processes left; or make everything anew that is not there."""
+    if anew:
+        report = reconcile(engine)
+        logger().info("the host was rebooted, or has another firewall: %s", report)
+        return
+    for intent in list(engine.world.intents.values()):
+        if engine.is_dead(intent):
+            for line in engine.recover(intent):
+                logger().warning("%s: %s", intent.what, line)
+
+
+def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str | None) -> Kernel:
+    from pynetwork.kernel.linux import LinuxKernel
+
+    kernel = LinuxKernel(instance, netns_dir, firewall)
+    if previous is not None:
+        try:
+            kernel.retire(previous)
+        except BaseException:
+            kernel.close()
+            raise
+    return kernel
+
+
+def _remove_places(store: SqliteStore, netns_dir: Path) -> None:
+    from pynetwork.kernel.netns import IP_NETNS, remove_directory
+
+    store.erase()
+    if netns_dir != IP_NETNS:
+        remove_directory(netns_dir)
