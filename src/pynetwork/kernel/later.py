@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Later"]
 
-_IDLE_SECONDS: Final = 5.0  # without work the thread ends, and is started again by the next
+_IDLE_SECONDS: Final = 5.0
 
 
 class Later:
-    """Calls functions a little later, in a thread of its own that lives while there is work."""
+    """
+    Calls functions a little later, in a thread of its own that lives while there is work.
 
-    def __init__(self) -> None:
+    Args:
+        idle_seconds: How much longer it lives, so that the next work needs no new one.
+    """
+
+    def __init__(self, *, idle_seconds: float = _IDLE_SECONDS) -> None:
+        self._idle_seconds = idle_seconds
         self._condition = threading.Condition()
         self._due: dict[Hashable, tuple[float, Callable[[], None]]] = {}
         self._thread: threading.Thread | None = None
@@ -37,7 +43,7 @@ class Later:
             if key in self._due or self._closed:
                 return
             self._due[key] = (time.monotonic() + seconds, function)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # it is not in a forked child
                 self._thread = threading.Thread(target=self._work, name="pynetwork-later", daemon=True)
                 self._thread.start()
             self._condition.notify_all()
@@ -72,7 +78,7 @@ class Later:
     def _next(self) -> Callable[[], None] | None:
         """Wait for the next function that is due; None when the thread should end."""
         with self._condition:
-            idle_until = time.monotonic() + _IDLE_SECONDS
+            idle_until = time.monotonic() + self._idle_seconds
             while not self._closed:
                 now = time.monotonic()
                 key = min(self._due, key=lambda key: self._due[key][0], default=None)

@@ -81,6 +81,7 @@ def connect(path: Path, timeout: float) -> sqlite3.Connection:
             # A crash of the process loses nothing.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 4194304")
+            connection.execute("PRAGMA wal_autocheckpoint = 8192")  # pages; see _checkpoint.py
         except BaseException:
             connection.close()
             raise

@@ -11,6 +11,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pynetwork.store._checkpoint import Checkpointer
 from pynetwork.store._database import Attempt, Database
 from pynetwork.store._index import Index
 from pynetwork.store._polling import poll_changes
@@ -78,6 +79,7 @@ class SqliteStore(Store):
         self._writing = Attempt(self._database, "write to")
         with self._lock, Attempt(self._database, "open"):
             pass  # what is wrong with the file is said here, not at the first use
+        self._checkpointer = Checkpointer(path, timeout)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._database.path}>"
@@ -123,6 +125,7 @@ class SqliteStore(Store):
                 forgotten = self._trim(cursor, index.revision + 1)
             cursor.execute("COMMIT")
             if rows.new:
+                self._checkpointer.count()
                 index.written(rows)
                 if forgotten:
                     index.forget(forgotten)
@@ -162,6 +165,7 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         """Close the state file. Closing twice is fine, using the store afterwards is an error."""
+        self._checkpointer.close()
         self._database.close()
 
     def _trim(self, cursor: sqlite3.Cursor, revision: int) -> int:

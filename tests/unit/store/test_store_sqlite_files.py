@@ -447,3 +447,26 @@ def test_importing_the_store_does_not_import_what_it_does_not_need() -> None:
         "import sys, pynetwork.store; sys.exit(any(m in sys.modules for m in ('pyroute2', 'netaddr', 'ovs')))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+class TestLog:
+    def test_the_log_is_moved_into_the_file_while_the_store_is_open(self, tmp_path: Path) -> None:
+        """Else it grows until the last process closes the store, and reading it becomes slow."""
+        with SqliteStore(tmp_path / "state") as store:
+            for number in range(300):
+                store.transact([], [Put(f"key/{number}", "x" * 500)])
+            store._checkpointer._later.flush()
+            (tmp_path / "file").write_bytes((tmp_path / "state" / "state.db").read_bytes())
+        with contextlib.closing(sqlite3.connect(tmp_path / "file")) as connection:  # without its log
+            (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+        assert count >= 128
+
+    def test_a_log_that_cannot_be_moved_hinders_nobody(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with SqliteStore(tmp_path) as store:
+            (tmp_path / "state.db").rename(tmp_path / "moved")
+            store._checkpointer._move()
+            (tmp_path / "moved").rename(tmp_path / "state.db")
+            store.transact([], [Put("a", "1")])
+            assert store.get("a") is not None
