@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from pyroute2 import IPRoute  # type: ignore[attr-defined]  # it has no explicit exports
+from tests.kernel.lan import FIREWALLS, laboratory
 
 from pynetwork import Controller
+from pynetwork.kernel import LinuxKernel
 from pynetwork.kernel.netns import entered
+from pynetwork.plan import Plan, diff
 from pynetwork.testing import private_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.kernel.lan import Lab
+
     from pynetwork.testing import PrivateHost
 
 MAIN_TABLE = 254
+#: Whose host the fixture ``kernel`` is on, and where it pins namespaces.
+INSTANCE = "0123456789abcdef0123456789abcdef"
+DIRECTORY = Path("/run/pynetwork/netns")
 _PATIENCE_SECONDS = 2.0  # what is deleted may go a little later
 
 
@@ -185,3 +194,21 @@ def soon() -> Callable[[Callable[[], bool]], bool]:
         return True
 
     return wait
+
+
+@pytest.fixture
+def kernel(host: PrivateHost) -> Iterator[LinuxKernel]:
+    """The kernel of a private host; what was made with it is removed at the end."""
+    kernel = LinuxKernel(INSTANCE, DIRECTORY)
+    try:
+        yield kernel
+        kernel.apply(diff(Plan(kernel.observe(Plan())), Plan()), replay=True)
+    finally:
+        kernel.close()
+
+
+@pytest.fixture(params=FIREWALLS)
+def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A host with a LAN, once with each firewall, or with those that a module names by parametrizing."""
+    with laboratory(request.param) as lab:
+        yield lab

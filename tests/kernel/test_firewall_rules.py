@@ -8,24 +8,16 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.kernel.lan import FIREWALLS, HOST, LAN, Place, Question, bridge_of, check, everywhere, laboratory
+from tests.kernel.lan import HOST, LAN, Place, Question, bridge_of, check, everywhere
 
 from pynetwork import BridgeOptions, ConflictError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.kernel.lan import Box, Lab
 
     from pynetwork import Network
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture(params=FIREWALLS)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with laboratory(request.param) as lab:
-        yield lab
 
 
 def add_to_host(lab: Lab, *addresses: str) -> None:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.kernel.lan import Place, bridge_of, laboratory
+from tests.kernel.lan import Place, bridge_of
 
 from pynetwork import BridgeOptions
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from tests.kernel.lan import Box, Lab
 
-pytestmark = pytest.mark.root
+# iptables does not see frames, and so nothing of ARP and of what siblings send each other.
+pytestmark = [pytest.mark.root, pytest.mark.parametrize("lab", ["nftables"], indirect=True)]
 
 EVERYBODY = "ff:ff:ff:ff:ff:ff"
 STRANGER = "02:00:00:00:00:99"
@@ -27,13 +28,6 @@ IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 _MARK: Final = b"pynetwork"
 _PATIENCE: Final = 5.0
 _SILENCE: Final = 0.2
-
-
-# iptables does not see frames, and so nothing of ARP and of what siblings send each other.
-@pytest.fixture(params=["nftables"])
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with laboratory(request.param) as lab:
-        yield lab
 
 
 def mac(text: str) -> bytes:

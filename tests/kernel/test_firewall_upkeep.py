@@ -23,12 +23,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(params=FIREWALLS)
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    with laboratory(request.param) as lab:
-        yield lab
-
-
 @pytest.fixture
 def nft_lab() -> Iterator[Lab]:
     """For what is about nftables and nothing else."""
@@ -266,6 +260,7 @@ def test_each_element_that_is_deleted_by_hand_is_put_back(nft_lab: Lab) -> None:
         'inet own4 { 198.51.100.0/24 . "lan" }',
         'bridge guarded { "lan" }',
         'bridge sources4 { "lan" . 02:00:00:00:00:01 . 192.0.2.1 }',
+        'bridge targets6 { "lan" . 0x20010db8000000000000000000000001 }',
     ],
 )
 def test_elements_that_no_record_knows_are_pruned(nft_lab: Lab, stray: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from tests.kernel.conftest import DIRECTORY, INSTANCE
 
 from pynetwork.kernel import LinuxKernel
 from pynetwork.plan import Plan, Step, Verb, diff
@@ -23,17 +24,14 @@ from pynetwork.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.kernel.conftest import Oracle
 
     from pynetwork.resources import Resource
-    from pynetwork.testing import PrivateHost
 
 pytestmark = pytest.mark.root
 
-INSTANCE = "0123456789abcdef0123456789abcdef"
-DIRECTORY = Path("/run/pynetwork/netns")
 PATH = f"{DIRECTORY}/a.{INSTANCE[:8]}"
 MAC = "02:00:00:00:00:01"
 NETNS = Netns(path=PATH)
@@ -42,16 +40,6 @@ VETH = Veth(name="veth0", bridge="br0", netns=PATH, peer="eth0", mac=MAC, mtu=14
 UP = LinkUp(netns=PATH, dev="eth0")
 ADDRESSES = [Address(netns=PATH, dev="eth0", cidr=cidr) for cidr in ("10.0.0.2/24", "fd00::2/64")]
 WIRE = Plan((NETNS, BRIDGE, LinkUp(dev="br0"), VETH, UP, *ADDRESSES))
-
-
-@pytest.fixture
-def kernel(host: PrivateHost) -> Iterator[LinuxKernel]:
-    kernel = LinuxKernel(INSTANCE, DIRECTORY)
-    try:
-        yield kernel
-        kernel.apply(diff(Plan(kernel.observe(Plan())), Plan()), replay=True)
-    finally:
-        kernel.close()
 
 
 def make(kernel: LinuxKernel, plan: Plan, before: Plan = Plan(), *, replay: bool = False) -> None:  # noqa: B008 - a tuple

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
+from tests.kernel.conftest import DIRECTORY, INSTANCE
 
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.kernel import LinuxKernel
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-INSTANCE = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
-DIRECTORY = Path("/run/pynetwork/netns")
 PATH = f"{DIRECTORY}/a.{INSTANCE[:8]}"
 MAC = "02:00:00:00:00:01"
 NETNS = Netns(path=PATH)
@@ -37,16 +36,6 @@ BRIDGE = Bridge(name="br0")
 VETH = Veth(name="veth0", bridge="br0", netns=PATH, peer="eth0", mac=MAC)
 UP = LinkUp(netns=PATH, dev="eth0")
 ADDRESS = Address(netns=PATH, dev="eth0", cidr="10.0.0.2/24")
-
-
-@pytest.fixture
-def kernel(host: PrivateHost) -> Iterator[LinuxKernel]:
-    kernel = LinuxKernel(INSTANCE, DIRECTORY)
-    try:
-        yield kernel
-        kernel.apply(diff(Plan(kernel.observe(Plan())), Plan()), replay=True)
-    finally:
-        kernel.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pynetwork import Controller
 from pynetwork.testing import Child
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.kernel.conftest import Oracle
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 ENDPOINTS = 500
+
+
+def at_once(work: Callable[..., object], *arguments: tuple[str, ...]) -> list[list[str]]:
+    """Have a process each do *work*, from the point ``start`` on all at once; return what they print."""
+    with ExitStack() as stack:
+        children = [stack.enter_context(Child(work, *each)) for each in arguments]
+        for child in children:
+            child.wait_for("start")
+        for child in children:
+            child.proceed()
+        assert [child.wait() for child in children] == [0] * len(children)
+        return [child.output for child in children]
 
 
 def create_many(name: str, count: str) -> None:
@@ -37,14 +50,8 @@ def create_many(name: str, count: str) -> None:
 
 def test_two_processes_never_get_the_same_address(controller: Controller) -> None:
     network = controller.new_network("bridge", "n", subnets=["10.64.0.0/16"])
-    with ExitStack() as stack:
-        children = [stack.enter_context(Child(create_many, name, str(ENDPOINTS))) for name in "ab"]
-        for child in children:
-            child.wait_for("start")
-        for child in children:
-            child.proceed()
-        assert [child.wait() for child in children] == [0, 0]
-        addresses = [line for child in children for line in child.output]
+    outputs = at_once(create_many, *((name, str(ENDPOINTS)) for name in "ab"))
+    addresses = [line for output in outputs for line in output]
     assert len(addresses) == len(set(addresses)) == 2 * ENDPOINTS
     assert {str(each.addresses[0].ip) for each in network.endpoints.values()} == set(addresses)
     # Lowest first, without gaps: nothing was allotted and lost on the way.
@@ -80,14 +87,8 @@ def wire_and_unwire(name: str, count: str) -> None:
 
 def test_two_processes_wire_and_unwire_on_one_network(controller: Controller, oracle: Oracle) -> None:
     network = controller.new_network("bridge", "n", subnets=["10.64.0.0/16"], options={"bridge": "br0"})
-    with ExitStack() as stack:
-        children = [stack.enter_context(Child(wire_and_unwire, name, "20")) for name in "ab"]
-        for child in children:
-            child.wait_for("start")
-        for child in children:
-            child.proceed()
-        assert [child.wait() for child in children] == [0, 0]
-        lines = [line.split() for child in children for line in child.output]
+    outputs = at_once(wire_and_unwire, *((name, "20") for name in "ab"))
+    lines = [line.split() for output in outputs for line in output]
     assert len(lines) == 40
     assert {status for _, status in lines} == {"0"}
     assert dict(network.endpoints) == dict(controller.sandboxes) == {}
@@ -114,13 +115,7 @@ def test_two_processes_join_and_leave_one_sandbox(controller: Controller, oracle
     for name in "ab":
         subnet = f"10.{ord(name)}.0.0/24"
         controller.new_network("bridge", name, subnets=[subnet]).create_endpoint("e", priority=ord(name))
-    with ExitStack() as stack:
-        children = [stack.enter_context(Child(change_one_sandbox, name, "20")) for name in "ab"]
-        for child in children:
-            child.wait_for("start")
-        for child in children:
-            child.proceed()
-        assert [child.wait() for child in children] == [0, 0]
+    at_once(change_one_sandbox, *((name, "20") for name in "ab"))
     assert box.endpoints == ()
     controller._core.engine.kernel.flush()  # type: ignore[attr-defined]
     assert oracle.links(str(box.netns_path)).keys() == {"lo"}
@@ -178,14 +173,8 @@ def test_several_processes_open_a_brand_new_state_directory_at_once(
     host: PrivateHost, tmp_path: Path, oracle: Oracle
 ) -> None:
     names = [f"n{number}" for number in range(4)]
-    with ExitStack() as stack:
-        children = [stack.enter_context(Child(open_new, str(tmp_path), name)) for name in names]
-        for child in children:
-            child.wait_for("start")
-        for child in children:
-            child.proceed()
-        assert [child.wait() for child in children] == [0] * len(names)
-        instances, subnets = zip(*(child.output[0].split() for child in children), strict=True)
+    outputs = at_once(open_new, *((str(tmp_path), name) for name in names))
+    instances, subnets = zip(*(output[0].split() for output in outputs), strict=True)
     assert len(set(instances)) == 1
     assert len(set(subnets)) == len(names)
     with Controller(tmp_path / "state", run_dir=tmp_path / "run") as controller:
