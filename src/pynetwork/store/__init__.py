@@ -3,6 +3,7 @@
 Everything above speaks :class:`Store` only, so a cluster store is one more class and no other change.
 """
 
+from pynetwork.store.keeper import LeaseKeeper
 from pynetwork.store.memory import MemoryStore
 from pynetwork.store.port import (
     Absent,
@@ -11,6 +12,9 @@ from pynetwork.store.port import (
     Compare,
     Delete,
     Entry,
+    Lease,
+    Leasing,
+    LeasingStore,
     Operation,
     PrefixUnchanged,
     Put,
@@ -27,6 +31,10 @@ __all__ = [
     "Compare",
     "Delete",
     "Entry",
+    "Lease",
+    "LeaseKeeper",
+    "Leasing",
+    "LeasingStore",
     "MemoryStore",
     "Operation",
     "PrefixUnchanged",

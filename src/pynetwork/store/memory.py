@@ -3,48 +3,66 @@
 from __future__ import annotations
 
 import threading
-from itertools import takewhile
+import time
+from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 import attrs
 
+from pynetwork.errors import NotFoundError
 from pynetwork.store._polling import poll_changes
-from pynetwork.store._rules import check_operations
+from pynetwork.store._rules import check_operations, check_ttl
 from pynetwork.store.port import (
     Absent,
     Change,
     Changes,
+    Delete,
     Entry,
+    Lease,
+    LeasingStore,
     PrefixUnchanged,
     Put,
     Snapshot,
-    Store,
     Unchanged,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pynetwork.store.port import Compare, Operation
 
 __all__ = ["MemoryStore"]
 
 
+@attrs.define
+class _Granted:
+    """A lease that has not ended: its time to live, when it ends, and what goes with it."""
+
+    ttl: float
+    deadline: float
+    keys: set[str] = attrs.field(factory=set)
+
+
 @attrs.define(eq=False, repr=False, kw_only=True)
-class MemoryStore(Store):
+class MemoryStore(LeasingStore):
     """
     A store that lives as long as the object. Several controllers of a process may share one.
 
     Args:
         history: How many deletions :meth:`changes` remembers at least.
+        clock: Seconds, from anywhere on; leases end by it. They are looked at whenever the store is used.
     """
 
     _history: int = 4096
+    _clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _revision: int = attrs.field(default=0, init=False)
     _compacted: int = attrs.field(default=0, init=False)
     # The last change of each key, deletions included, oldest first: a changed key moves to the end.
     _latest: dict[str, Change] = attrs.field(factory=dict, init=False)
+    _leases: dict[int, _Granted] = attrs.field(factory=dict, init=False)
+    _lease_of: dict[str, int] = attrs.field(factory=dict, init=False)  # by key
+    _lease_ids: Iterator[int] = attrs.field(factory=lambda: count(1), init=False)
 
     def __repr__(self) -> str:
         return f"<MemoryStore revision={self._revision}>"
@@ -52,11 +70,13 @@ class MemoryStore(Store):
     def get(self, key: str) -> Entry | None:
         """Return the entry of *key*, None when there is none."""
         with self._lock:
+            self._expire()
             return _entry(self._latest.get(key))
 
     def list(self, prefix: str) -> Snapshot:
         """Return what is under *prefix* and the store's revision, in one consistent read."""
         with self._lock:
+            self._expire()
             found = (_entry(change) for change in self._latest.values() if change.key.startswith(prefix))
             entries = sorted((entry for entry in found if entry), key=lambda entry: entry.key)
             return Snapshot(self._revision, tuple(entries))
@@ -67,19 +87,19 @@ class MemoryStore(Store):
         """Apply all *operations* if all *compares* hold; see :meth:`Store.transact`."""
         check_operations(operations)
         with self._lock:
+            self._expire()
             if self._revision != seen and not all(self._holds(compare) for compare in compares):
                 return None
+            self._check_leases(operations)
             effective = [operation for operation in operations if self._has_effect(operation)]
             if effective:
-                self._revision += 1
-                for operation in effective:
-                    self._write(operation)
-                self._trim()
+                self._write(effective)
             return self._revision
 
     def changes(self, since: int) -> Changes | None:
         """Return what happened after revision *since*; see :meth:`Store.changes`."""
         with self._lock:
+            self._expire()
             if not self._compacted <= since <= self._revision:
                 return None
             return Changes(self._revision, tuple(reversed(tuple(self._newer(since)))))
@@ -89,6 +109,37 @@ class MemoryStore(Store):
     ) -> Iterator[Change]:
         """Yield the changes under *prefix* after revision *since*; see :meth:`Store.watch`."""
         return poll_changes(self, prefix, since, poll=poll, stop=stop)
+
+    def grant(self, ttl: float) -> Lease:
+        """Return a new lease; see :meth:`Leasing.grant <pynetwork.store.port.Leasing.grant>`."""
+        check_ttl(ttl)
+        with self._lock:
+            lease = Lease(next(self._lease_ids), ttl)
+            self._leases[lease.id] = _Granted(ttl, self._clock() + ttl)
+            return lease
+
+    def keep_alive(self, lease: Lease) -> float | None:
+        """Renew *lease*. Return the seconds it now lasts, or None when it has ended."""
+        with self._lock:
+            self._expire()
+            granted = self._leases.get(lease.id)
+            if granted is None:
+                return None
+            granted.deadline = self._clock() + granted.ttl
+            return granted.ttl
+
+    def remaining(self, lease: Lease) -> float | None:
+        """Return the seconds that *lease* lasts unless it is renewed, or None when it has ended."""
+        with self._lock:
+            self._expire()
+            granted = self._leases.get(lease.id)
+            return None if granted is None else granted.deadline - self._clock()
+
+    def revoke(self, lease: Lease) -> None:
+        """End *lease* and delete its keys. One that has ended is no error."""
+        with self._lock:
+            self._expire()
+            self._end(lease.id)
 
     def close(self) -> None:
         """Do nothing: no handle is held, and others may share the store."""
@@ -111,10 +162,40 @@ class MemoryStore(Store):
     def _has_effect(self, operation: Operation) -> bool:
         return isinstance(operation, Put) or _entry(self._latest.get(operation.key)) is not None
 
-    def _write(self, operation: Operation) -> None:
-        self._latest.pop(operation.key, None)
-        value = operation.value if isinstance(operation, Put) else None
-        self._latest[operation.key] = Change(operation.key, value, self._revision)
+    def _write(self, operations: Sequence[Operation]) -> None:
+        """Write *operations*, all of which have an effect, as one revision."""
+        self._revision += 1
+        for operation in operations:
+            key = operation.key
+            self._latest.pop(key, None)
+            if (old := self._lease_of.pop(key, None)) is not None and old in self._leases:
+                self._leases[old].keys.discard(key)
+            value = operation.value if isinstance(operation, Put) else None
+            self._latest[key] = Change(key, value, self._revision)
+            if isinstance(operation, Put) and operation.lease is not None:
+                self._lease_of[key] = operation.lease.id
+                self._leases[operation.lease.id].keys.add(key)
+        self._trim()
+
+    def _check_leases(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            if isinstance(operation, Put) and operation.lease and operation.lease.id not in self._leases:
+                msg = f"cannot put {operation.key!r}: its {operation.lease} has ended; nothing was written"
+                raise NotFoundError(msg)
+
+    def _expire(self) -> None:
+        """End the leases whose time is over, in the order in which they ended."""
+        if not self._leases:
+            return
+        now = self._clock()
+        over = [(lease.deadline, number) for number, lease in self._leases.items() if lease.deadline <= now]
+        for _, number in sorted(over):
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        granted = self._leases.pop(number, None)
+        if granted is not None and granted.keys:
+            self._write([Delete(key) for key in sorted(granted.keys)])
 
     def _trim(self) -> None:
         """Forget old deletions, now and then: the cost is shared by the transactions in between."""

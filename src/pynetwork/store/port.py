@@ -7,6 +7,7 @@ It is the part of etcd's model that the engine needs, so the same code runs on a
 * What must be true together is written together: :meth:`Store.transact` is all or nothing, and its
   **compares** say what the caller believed when it prepared the operations.
 * A reader keeps a :class:`Snapshot` up to date by asking for the :class:`Changes` since its revision.
+* What shall go when its writer dies is put with a **lease**, where a store has them (:class:`Leasing`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ __all__ = [
     "Compare",
     "Delete",
     "Entry",
+    "Lease",
+    "Leasing",
+    "LeasingStore",
     "Operation",
     "PrefixUnchanged",
     "Put",
@@ -71,11 +75,25 @@ class Changes:
 
 
 @attrs.frozen
+class Lease:
+    """A time to live that several keys share, granted by a store. *ttl* is in seconds."""
+
+    id: int
+    ttl: float
+
+
+@attrs.frozen
 class Put:
-    """Set *key* to *value*, whether or not it exists."""
+    """
+    Set *key* to *value*, whether or not it exists.
+
+    With a *lease* the key is deleted when the lease ends. Without one it stays, also if it was put
+    with a lease before.
+    """
 
     key: str
     value: str
+    lease: Lease | None = attrs.field(default=None, kw_only=True)
 
 
 @attrs.frozen
@@ -146,7 +164,9 @@ class Store(Protocol):
             old one, which may be 0, when the operations had no effect. None when a compare failed.
 
         Raises:
-            InvalidValueError: A key is empty or appears twice, or a text cannot be encoded.
+            InvalidValueError: A key is empty or appears twice, a text cannot be encoded, or a put has a
+                lease and the store knows none.
+            NotFoundError: The compares hold, and the lease of a put has ended; nothing was written.
             StoreError: The state cannot be written; nothing was.
         """
         ...
@@ -198,3 +218,42 @@ class Store(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Leasing(Protocol):
+    """
+    What a store can do beyond :class:`Store` that takes back the keys of writers which are gone.
+
+    The writer renews its lease well before the end, every third of its time to live, say: see
+    :class:`~pynetwork.store.LeaseKeeper`. When it does not, the store deletes the lease's keys, all in
+    one transaction, some time after the end and never before. Any writer may use any lease.
+    """
+
+    def grant(self, ttl: float) -> Lease:
+        """
+        Return a new lease.
+
+        Args:
+            ttl: Seconds until it ends if it is not renewed. A store may grant more, see :attr:`Lease.ttl`.
+
+        Raises:
+            InvalidValueError: *ttl* is not a positive number, or too large.
+            StoreError: The store does not answer.
+        """
+        ...
+
+    def keep_alive(self, lease: Lease) -> float | None:
+        """Renew *lease*. Return the seconds it now lasts, or None when it has ended, with all its keys."""
+        ...
+
+    def remaining(self, lease: Lease) -> float | None:
+        """Return the seconds that *lease* lasts unless it is renewed, or None when it has ended."""
+        ...
+
+    def revoke(self, lease: Lease) -> None:
+        """End *lease* and delete its keys, in one transaction. One that has ended is no error."""
+        ...
+
+
+class LeasingStore(Store, Leasing, Protocol):
+    """A :class:`Store` with leases."""

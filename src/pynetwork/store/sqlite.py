@@ -108,7 +108,7 @@ class SqliteStore(Store):
         self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
     ) -> int | None:
         """Apply all *operations* if all *compares* hold; see :meth:`Store.transact`."""
-        check_operations(operations)
+        check_operations(operations, leases=False)
         index = self._index
         with self._lock, self._writing as cursor:
             cursor.execute("BEGIN IMMEDIATE")

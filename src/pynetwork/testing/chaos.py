@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from pynetwork.errors import StoreError
 from pynetwork.plan import StepFailedError, Verb
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from pynetwork.kernel.port import Kernel
     from pynetwork.plan import Plan, Step
-    from pynetwork.store.port import Change, Changes, Compare, Entry, Operation, Snapshot, Store
+    from pynetwork.store.port import (
+        Change,
+        Changes,
+        Compare,
+        Entry,
+        Lease,
+        Leasing,
+        Operation,
+        Snapshot,
+        Store,
+    )
 
 __all__ = ["Chaos", "ChaosStore", "Fate", "Killed"]
 
@@ -241,10 +251,30 @@ class ChaosStore:
             self.fate.check()
             yield change
 
+    def grant(self, ttl: float) -> Lease:
+        """Return a new lease of a store that has them. Leases outlive the process, until they end."""
+        return self._leasing().grant(ttl)
+
+    def keep_alive(self, lease: Lease) -> float | None:
+        """Renew *lease*."""
+        return self._leasing().keep_alive(lease)
+
+    def remaining(self, lease: Lease) -> float | None:
+        """Return the seconds that *lease* lasts."""
+        return self._leasing().remaining(lease)
+
+    def revoke(self, lease: Lease) -> None:
+        """End *lease*."""
+        self._leasing().revoke(lease)
+
     def close(self) -> None:
         """Close the store."""
         self.fate.check()
         self._store.close()
+
+    def _leasing(self) -> Leasing:
+        self.fate.check()
+        return cast("Leasing", self._store)
 
     def _die(self) -> NoReturn:
         self.fired = True
