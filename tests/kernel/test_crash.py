@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import itertools
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.kernel.deaths import PLACES, SECONDS, doomed, is_killed
 
 from pynetwork import ConflictError, Controller, NotFoundError
 from pynetwork.testing import Child, private_host
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tests.kernel.conftest import Oracle
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
-
-SECONDS = 60.0
 
 
 def perform(controller: Controller, request: str) -> None:
@@ -55,20 +53,6 @@ REQUESTS = [
 ]
 
 
-def die(request: str, where: str, at: str) -> None:
-    """Take *request*, and be killed at the kernel's step or the store's write number *at*."""
-    from pynetwork import Controller
-    from pynetwork.testing import SuicidalKernel, SuicidalStore
-
-    with Controller() as controller:
-        engine = controller._core.engine
-        if where == "step":
-            engine.kernel = SuicidalKernel(engine.kernel, int(at))
-        else:
-            engine.mirror.store = SuicidalStore(engine.mirror.store, int(at), after=where == "after")
-        perform(controller, request)
-
-
 def die_again(at: str) -> None:
     """Recover what another process left, and be killed at the kernel's step number *at*."""
     from pynetwork import Controller
@@ -76,40 +60,6 @@ def die_again(at: str) -> None:
     from pynetwork.testing import SuicidalKernel
 
     Controller(kernel=lambda *arguments: SuicidalKernel(LinuxKernel(*arguments), int(at))).close()
-
-
-def fork_and_die(request: str, where: str) -> None:
-    """Fork a process for each death: that is faster than to start one."""
-    import os
-
-    from pynetwork import kernel, store, testing
-
-    assert kernel.__all__
-    assert store.__all__  # imported once for all
-    for at in range(1000):
-        testing.reach(str(at))
-        pid = os.fork()
-        if not pid:
-            die(request, where, str(at))
-            os._exit(0)
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status))  # noqa: T201 - to the test
-
-
-def doomed(request: str, where: str) -> Child:
-    """Start `fork_and_die`."""
-    sources = (inspect.getsource(each) for each in (perform, die, fork_and_die))
-    code = "\n".join(("from __future__ import annotations\nimport sys", *sources))
-    return Child(f"{code}\nfork_and_die(*sys.argv[1:])", request, where, timeout=SECONDS)
-
-
-def is_killed(child: Child, at: int) -> bool:
-    """Let the process number *at* live; tell whether it was killed, or got through."""
-    child.proceed()
-    child.wait_for(str(at + 1))
-    status = int(child.output[-1])
-    assert status in {0, -signal.SIGKILL}
-    return status != 0
 
 
 def prepare(controller: Controller) -> None:
@@ -159,13 +109,13 @@ def recover_and_repeat(request: str, oracle: Oracle) -> None:
         heir.erase()
 
 
-@pytest.mark.parametrize("where", ["step", "before", "after"])
+@pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("request_", REQUESTS)
 def test_a_process_killed_anywhere_leaves_nothing_that_the_next_cannot_put_right(
     request_: str, where: str, oracle: Oracle
 ) -> None:
     deaths = 0
-    with private_host(), doomed(request_, where) as child:
+    with private_host(), doomed(perform, request_, where) as child:
         child.wait_for("0")
         for at in itertools.count():
             with Controller() as controller:
@@ -180,7 +130,7 @@ def test_a_process_killed_anywhere_leaves_nothing_that_the_next_cannot_put_right
 
 @pytest.mark.parametrize("request_", ["join", "delete_sandbox"])
 def test_a_process_killed_while_it_recovers_is_recovered_as_well(request_: str, oracle: Oracle) -> None:
-    with private_host(), doomed(request_, "step") as child:
+    with private_host(), doomed(perform, request_, "step") as child:
         child.wait_for("0")
         for at in range(3):
             with Controller() as controller:

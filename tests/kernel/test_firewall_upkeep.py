@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.kernel.lan import FIREWALLS, HOST, Question, bridge_of, check, erased, everywhere, laboratory
+from tests.kernel.nft_hosts import elements, normal, ruleset
 
 from pynetwork import BridgeDriver, Controller, PortTakenError
 from pynetwork.resources.ruleset import table_name
@@ -36,12 +36,6 @@ def table(controller: Controller) -> str:
 
 def nft(lab: Lab, *arguments: str) -> str:
     return lab.host.run(["nft", *arguments]).stdout
-
-
-def ruleset(lab: Lab) -> Any:
-    """Return all tables, but for what is different whenever it is read."""
-    listed = json.loads(nft(lab, "-j", "-s", "list", "ruleset"))["nftables"]
-    return [each for each in listed if "metainfo" not in each]
 
 
 def web_of(lab: Lab, number: int = 1, name: str = "web") -> Box:
@@ -94,10 +88,10 @@ def test_rules_of_the_user_are_asked_first_and_outlive_what_comes_and_goes(nft_l
     check({}, reached(lab, 3))
     for name in list(controller.networks):
         remove(controller.networks[name])
-    assert [each["table"]["name"] for each in ruleset(lab) if "table" in each] == [table(controller)]
+    assert [each["table"]["name"] for each in ruleset(lab.host) if "table" in each] == [table(controller)]
     nft(lab, "flush", "chain", *place)
     controller.new_network("bridge", "last").delete()
-    assert ruleset(lab) == []
+    assert ruleset(lab.host) == []
 
 
 def test_what_the_user_accepts_is_settled(nft_lab: Lab) -> None:
@@ -114,7 +108,7 @@ def test_the_priority_of_base_chains_is_the_caller_s(priority: int, tmp_path: Pa
     with laboratory("nftables", drivers=[BridgeDriver(firewall_priority=priority)]) as lab:
         web_of(lab)
         check({"web": reached(lab)})
-        chains = [each["chain"] for each in ruleset(lab) if "chain" in each]
+        chains = [each["chain"] for each in ruleset(lab.host) if "chain" in each]
         found = {
             (chain["family"], chain["hook"], chain["type"], chain["prio"] - priority)
             for chain in chains
@@ -140,24 +134,11 @@ def repaired(lab: Lab, before: Any) -> None:
     report = lab.controller.reconcile(dry_run=True)
     assert not report.is_clean
     assert not report.failed
-    assert ruleset(lab) != before
+    assert ruleset(lab.host) != before
     done = lab.controller.reconcile()
     assert not done.failed, str(done)
     assert lab.controller.reconcile(dry_run=True).is_clean
-    assert normal(ruleset(lab)) == normal(before)
-
-
-def normal(listed: Any) -> list[str]:
-    """Return a ruleset without its handles, the elements of sets and the tables in one order."""
-    found = []
-    for each in listed:
-        ((kind, value),) = each.items()
-        value = {name: field for name, field in value.items() if name != "handle"}
-        if "elem" in value:
-            value["elem"] = sorted(map(json.dumps, value["elem"]))
-        owner = value["name"] if kind == "table" else value["table"]
-        found.append((f"{owner} {value['family']}", f"{kind} {json.dumps(value)}"))
-    return [f"{owner} {text}" for owner, text in sorted(found, key=lambda each: each[0])]
+    assert normal(ruleset(lab.host)) == normal(before)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +157,7 @@ def test_a_flushed_ruleset_is_reported_and_repaired(nft_lab: Lab, flush: str) ->
     web, other = web_of(lab), lab.box(lab.network("other", 2), "other")
     denied = [*everywhere(other, web.addresses), *everywhere(lab.lan, HOST, 81)[:1]]
     check({"web": reached(lab)}, denied)
-    before = ruleset(lab)
+    before = ruleset(lab.host)
     nft(lab, *flush.replace("OURS", table(lab.controller)).split())
     repaired(lab, before)
     check({"web": reached(lab)}, denied)
@@ -195,40 +176,11 @@ def test_a_repair_leaves_the_rules_of_the_user(nft_lab: Lab, damage: str) -> Non
     tcp = [question for question in reached(lab) if question.proto == "tcp"]
     rule = "oifname @bridges meta l4proto udp drop"
     nft(lab, "add", "rule", "inet", table(lab.controller), "user", rule)
-    before = ruleset(lab)
+    before = ruleset(lab.host)
     nft(lab, *damage.replace("OURS", table(lab.controller)).split())
     repaired(lab, before)
     check({"web": tcp}, udp)
     web.sandbox.delete()
-
-
-def elements(lab: Lab) -> list[tuple[str, str, str, str]]:
-    """Return family, table, set and text of each element."""
-    found = []
-    for each in ruleset(lab):
-        kind = "map" if "map" in each else "set"
-        if kind in each and "elem" in each[kind]:
-            value = each[kind]
-            place = (value["family"], value["table"], value["name"])
-            found += [(*place, element(each_)) for each_ in value["elem"]]
-    return found
-
-
-def element(value: Any) -> str:
-    """Return an element as nft reads it, from how it writes it as JSON."""
-    match value:
-        case [key, data]:
-            return f"{element(key)} : {element(data)}"
-        case {"concat": parts}:
-            return " . ".join(map(element, parts))
-        case {"prefix": {"addr": address, "len": length}}:
-            return f"{address}/{length}"
-        case {"range": [first, last]}:
-            return f"{first}-{last}"
-        case {"elem": {"val": inner}}:
-            return element(inner)
-        case _:
-            return str(value)
 
 
 def test_each_element_that_is_deleted_by_hand_is_put_back(nft_lab: Lab) -> None:
@@ -237,8 +189,8 @@ def test_each_element_that_is_deleted_by_hand_is_put_back(nft_lab: Lab) -> None:
     options = {"gateway_mode_ipv4": "routed", "outbound_addresses": ["2001:db8::1"], "icc": False}
     lab.box(lab.network("routed", 2, options=options), "routed", ["80-81:80-81", "99/udp"])
     lab.network("internal", 3, internal=True, options={"trusted_interfaces": ["lan"], "isolation": "open"})
-    before = ruleset(lab)
-    everything = elements(lab)
+    before = ruleset(lab.host)
+    everything = elements(ruleset(lab.host))
     assert len(everything) > 50
     assert len({name for _, _, name, _ in everything}) > 20
     for family, owner, name, text in everything:
@@ -266,7 +218,7 @@ def test_each_element_that_is_deleted_by_hand_is_put_back(nft_lab: Lab) -> None:
 def test_elements_that_no_record_knows_are_pruned(nft_lab: Lab, stray: str) -> None:
     lab = nft_lab
     web_of(lab)
-    before = ruleset(lab)
+    before = ruleset(lab.host)
     family, rest = stray.split(" ", 1)
     nft(lab, "add", "element", family, table(lab.controller), rest)
     repaired(lab, before)
@@ -277,11 +229,11 @@ def test_tables_of_others_are_none_of_our_business(nft_lab: Lab) -> None:
     lab = nft_lab
     nft(lab, "add", "table", "inet", "theirs")
     nft(lab, "add", "chain", "inet", "theirs", "input", "{ type filter hook input priority 0; }")
-    theirs = ruleset(lab)
+    theirs = ruleset(lab.host)
     web_of(lab)
     assert lab.controller.reconcile(dry_run=True).is_clean
     remove(lab.controller.networks["n1"])
-    assert ruleset(lab) == theirs
+    assert ruleset(lab.host) == theirs
     nft(lab, "delete", "table", "inet", "theirs")
 
 
@@ -340,7 +292,7 @@ def test_two_instances_neither_repair_nor_prune_each_other_s_rules(lab: Lab, sec
 def test_nothing_is_left_of_the_firewall_after_erase(nft_lab: Lab) -> None:
     web_of(nft_lab)
     nft_lab.controller.erase()
-    assert ruleset(nft_lab) == []
+    assert ruleset(nft_lab.host) == []
 
 
 def test_a_table_that_somebody_else_made_under_our_name_is_replaced(nft_lab: Lab) -> None:
