@@ -55,14 +55,19 @@ class Step:
         verb: What to do.
         resource: The object as it should be (create, update) or as it was (delete), or the effect (emit).
         previous: The object before an update.
+        lines: What a user could type on the host it is for, where that host is known and knows better
+            than the resource.
     """
 
     verb: Verb
     resource: Resource
     previous: Resource | None = None
+    lines: tuple[str, ...] | None = attrs.field(default=None, eq=False, repr=False)
 
     def render(self) -> tuple[str, ...]:
         """Return the step as lines a user could type."""
+        if self.lines is not None:
+            return self.lines
         if self.verb is Verb.DELETE:
             return self.resource.render_delete()
         if self.previous is not None:

@@ -122,9 +122,17 @@ class Engine:
             try:
                 build(draft)
                 self.world.check(draft.plans)
-                return diff(*self._plans(self._before(draft), draft.plans))
+                return self.spoken(diff(*self._plans(self._before(draft), draft.plans)))
             finally:
                 draft.release()
+
+    def spoken(self, steps: Sequence[Step]) -> Steps:
+        """Return *steps* with the lines of this host, where it knows better than their resources."""
+        speak = getattr(self.kernel, "lines", None)
+        return Steps(steps if speak is None else (attrs.evolve(step, lines=speak(step)) for step in steps))
+
+    def _said(self, step: Step) -> str:
+        return str(self.spoken((step,))[0])
 
     def _before(self, draft: Draft) -> dict[str, Plan]:
         return {scope: self.world.plan(scope) for scope in draft.plans}
@@ -160,7 +168,8 @@ class Engine:
             self._abort(draft, intent, leftovers)
             if isinstance(error.__cause__, RequestError) and not leftovers:
                 raise error.__cause__ from None  # such as a port that somebody else has
-            raise _apply_error(draft.what, error, leftovers) from (error.__cause__ or error)
+            failed = self._said(error.failed)
+            raise _apply_error(draft.what, error, failed, leftovers) from (error.__cause__ or error)
         except UnavailableError:
             self._abort(draft, intent, ())
             raise
@@ -184,8 +193,9 @@ class Engine:
             try:
                 self.kernel.apply(pending, replay=True)
             except StepFailedError as error:
-                logger().warning("could not undo or repair: %s: %s", error.failed, error.__cause__)
-                failed.append(f"{error.failed} ({error.__cause__})")
+                said = self._said(error.failed)
+                logger().warning("could not undo or repair: %s: %s", said, error.__cause__)
+                failed.append(f"{said} ({error.__cause__})")
                 settled = {id(step) for step in (*error.done, error.failed)}
                 pending = [step for step in pending if id(step) not in settled]
             else:
@@ -300,11 +310,11 @@ def _shared_on_host(plan: Plan) -> bool:
     return any(item.shared and getattr(item, "netns", None) is None for item in plan)
 
 
-def _apply_error(what: str, error: StepFailedError, leftovers: Sequence[str]) -> ApplyError:
+def _apply_error(what: str, error: StepFailedError, failed: str, leftovers: Sequence[str]) -> ApplyError:
     state = "the host is as before" if not leftovers else f"left on the host: {'; '.join(leftovers)}"
     return ApplyError(
-        f"cannot {what}: {error.failed} failed: {error.__cause__}; {state}",
-        step=str(error.failed),
+        f"cannot {what}: {failed} failed: {error.__cause__}; {state}",
+        step=failed,
         origin=error.failed.resource.origin,
         rolled_back=not leftovers,
         leftovers=leftovers,

@@ -96,8 +96,8 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
         dry_run=dry_run,
         finished=tuple(intent.what for intent in dead if intent.finish),
         undone=tuple(intent.what for intent in dead if not intent.finish),
-        repaired=tuple(step for steps in findings.repairs.values() for step in steps),
-        pruned=findings.prunes,
+        repaired=engine.spoken([step for steps in findings.repairs.values() for step in steps]),
+        pruned=engine.spoken(findings.prunes),
         failed=tuple(failed),
     )
 

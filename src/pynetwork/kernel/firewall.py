@@ -77,6 +77,10 @@ class Firewall(Protocol):
         """Return in words what somebody took away, as far as one cheap look tells."""
         ...
 
+    def lines(self, step: Step) -> tuple[str, ...]:
+        """Return what :meth:`apply` does for *step*, as lines a user could type."""
+        ...
+
     def remove(self) -> None:
         """Delete all that this instance ever made: another firewall takes over."""
         ...
@@ -99,6 +103,10 @@ class NoFirewall:
         return expected
 
     def missing(self) -> tuple[str, ...]:
+        """Return nothing."""
+        return ()
+
+    def lines(self, _step: Step) -> tuple[str, ...]:
         """Return nothing."""
         return ()
 

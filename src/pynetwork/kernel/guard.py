@@ -13,19 +13,31 @@ from __future__ import annotations
 import errno
 import hashlib
 import socket
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.kernel import nfnetlink
 from pynetwork.kernel.elements import PROTOCOLS
 from pynetwork.kernel.nfnetlink import FAMILIES, Item
+from pynetwork.resources import PublishedPort
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pynetwork.kernel.netlink import Message, NetlinkSocket
-    from pynetwork.resources import PublishedPort
+    from pynetwork.resources import Resource
 
-__all__ = ["TABLE", "claim", "claims", "holder", "is_claimed", "release", "release_all", "remove_if_empty"]
+__all__ = [
+    "TABLE",
+    "claim",
+    "claims",
+    "holder",
+    "is_claimed",
+    "lines",
+    "release",
+    "release_all",
+    "remove_if_empty",
+]
 
 #: The table, in the family ``inet``. Its keys look like IPv6 addresses: version, protocol, port, address.
 TABLE: Final = "pynetwork-ports"
@@ -66,6 +78,20 @@ def release(port: PublishedPort, instance: str) -> Iterator[Message]:
     """Yield what gives *port* up."""
     for name, items in claims(port, instance).items():
         yield from nfnetlink.delete_elements(_INET, TABLE, name, items)
+
+
+def lines(port: Resource, verb: str) -> tuple[str, ...]:
+    """Return what claims or gives up *port* as lines of ``nft``, *verb* is ``add`` or ``delete``."""
+    if not isinstance(port, PublishedPort) or not port.nat:
+        return ()
+    found = [f"nft add table inet {TABLE}"] if verb == "add" else []
+    for name, items in claims(port, "").items():
+        if verb == "add":
+            found.append(f"nft add set inet {TABLE} {name} '{{ type ipv6_addr; flags interval; }}'")
+        bounds = zip(items[::2], items[1::2], strict=True)
+        texts = [f"{IPv6Address(low.key)}-{IPv6Address(_next(end.key, -1))}" for low, end in bounds]
+        found.append(f"nft {verb} element inet {TABLE} {name} {{ {', '.join(texts)} }}")
+    return tuple(found)
 
 
 def is_claimed(nft: NetlinkSocket, port: PublishedPort, instance: str) -> bool:
@@ -153,8 +179,8 @@ def _address(address: str) -> bytes:
     return hashlib.sha256(socket.inet_pton(socket.AF_INET6, address)).digest()[:12]
 
 
-def _next(key: bytes) -> bytes:
-    return (int.from_bytes(key, "big") + 1).to_bytes(len(key), "big")
+def _next(key: bytes, by: int = 1) -> bytes:
+    return (int.from_bytes(key, "big") + by).to_bytes(len(key), "big")
 
 
 def _comment(text: str) -> bytes:

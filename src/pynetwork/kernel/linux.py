@@ -131,6 +131,15 @@ class LinuxKernel:
         )
         return observer.observe(expected)
 
+    def lines(self, step: Step) -> tuple[str, ...] | None:
+        """Return a step of the firewall as lines a user could type on this host; None for all others."""
+        if not is_of_firewall(step.resource):
+            return None
+        try:
+            return self.firewall().lines(step)
+        except UnavailableError:  # said when a network needs it
+            return None
+
     def missing(self) -> tuple[str, ...]:
         """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
         return self.firewall().missing()

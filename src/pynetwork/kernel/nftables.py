@@ -70,6 +70,8 @@ class NftablesFirewall:
                 self._delete_tables()
             raise
         if any(isinstance(step.resource, Ruleset) and step.verb is Verb.DELETE for step in steps):
+            # Ports that went with the ruleset had no step of their own.
+            guard.release_all(self._nft, self._instance)
             self._clear_away()
 
     def observe(self, expected: Plan) -> Plan:
@@ -97,6 +99,19 @@ class NftablesFirewall:
             for family, number in FAMILIES.items()
             if not nfnetlink.has_table(self._nft, number, self._table)
         )
+
+    def lines(self, step: Step) -> tuple[str, ...]:
+        """Return *step* as lines of ``nft``, see :meth:`Firewall.lines`; claims have no comments."""
+        resource, table = step.resource, self._table
+        if not isinstance(resource, Ruleset | Rules | StrayElement):
+            return ()
+        if step.verb is Verb.DELETE:
+            lines = resource.render_delete(table)
+            return (*lines, *guard.lines(resource, "delete"))
+        if isinstance(resource, Rules) and step.previous is not None:
+            return resource.render_update(step.previous, table)
+        lines = () if isinstance(resource, StrayElement) else resource.render(table)
+        return (*guard.lines(resource, "add"), *lines)
 
     def remove(self) -> None:
         """Delete all that an instance of this id ever made."""

@@ -8,7 +8,7 @@ from pynetwork.errors import PynetworkError
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.sockets import PortSockets
 from pynetwork.plan import Verb
-from pynetwork.resources import PublishedPort
+from pynetwork.resources import PublishedPort, Ruleset
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,6 +63,8 @@ class ReservingFirewall:
             resource = step.resource
             if step.verb is Verb.DELETE and isinstance(resource, PublishedPort) and resource.key not in stay:
                 self._sockets.release(resource)
+            elif step.verb is Verb.DELETE and isinstance(resource, Ruleset):
+                self._sockets.close()  # of ports that went with it
 
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`Firewall.observe`."""
@@ -71,6 +73,10 @@ class ReservingFirewall:
     def missing(self) -> tuple[str, ...]:
         """Return what somebody took away, see :meth:`Firewall.missing`."""
         return self._rules.missing()
+
+    def lines(self, step: Step) -> tuple[str, ...]:
+        """Return *step* as lines a user could type, see :meth:`Firewall.lines`."""
+        return self._rules.lines(step)
 
     def remove(self) -> None:
         """Delete all that this instance ever made."""

@@ -59,11 +59,11 @@ class Ruleset(Resource):
     def key(self) -> Key:
         return RULESET_KEY
 
-    def render(self) -> tuple[str, ...]:
-        return ("nft -f - <<END", *skeleton(TABLE, self.priority).splitlines(), "END")
+    def render(self, table: str = TABLE) -> tuple[str, ...]:
+        return ("nft -f - <<END", *skeleton(table, self.priority).splitlines(), "END")
 
-    def render_delete(self) -> tuple[str, ...]:
-        return (f"nft delete table inet {TABLE}", f"nft delete table bridge {TABLE}")
+    def render_delete(self, table: str = TABLE) -> tuple[str, ...]:
+        return (f"nft delete table inet {table}", f"nft delete table bridge {table}")
 
 
 @attrs.frozen(kw_only=True)
@@ -129,16 +129,16 @@ class Rules(Resource):
         """Return the elements that they are."""
         raise NotImplementedError
 
-    def render(self) -> tuple[str, ...]:
-        return tuple(element.render(self.verb) for element in self.elements())
+    def render(self, table: str = TABLE) -> tuple[str, ...]:
+        return tuple(element.render(self.verb, table) for element in self.elements())
 
-    def render_delete(self) -> tuple[str, ...]:
-        return tuple(element.render("delete") for element in reversed(self.elements()))
+    def render_delete(self, table: str = TABLE) -> tuple[str, ...]:
+        return tuple(element.render("delete", table) for element in reversed(self.elements()))
 
-    def render_update(self, previous: Resource) -> tuple[str, ...]:
+    def render_update(self, previous: Resource, table: str = TABLE) -> tuple[str, ...]:
         was = previous.elements() if isinstance(previous, Rules) else ()
-        gone = (element.render("delete") for element in was if element not in self.elements())
-        new = (element.render(self.verb) for element in self.elements() if element not in was)
+        gone = (element.render("delete", table) for element in was if element not in self.elements())
+        new = (element.render(self.verb, table) for element in self.elements() if element not in was)
         return (*gone, *new)
 
 

@@ -43,9 +43,9 @@ class StrayElement(Resource):
     def render(self) -> tuple[str, ...]:
         return ()
 
-    def render_delete(self) -> tuple[str, ...]:
+    def render_delete(self, table: str = TABLE) -> tuple[str, ...]:
         key = f"0x{self.first}" + (f"-0x{self.last}" if self.last else "")
-        return (f"nft delete element {SETS[self.of].family} {TABLE} {self.of} {{ {key} }}",)
+        return (f"nft delete element {SETS[self.of].family} {table} {self.of} {{ {key} }}",)
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ from pynetwork.errors import InvalidValueError, PortTakenError, PynetworkError, 
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.iptables import layout
 from pynetwork.kernel.iptables.client import Worker, WorkerLostError
+from pynetwork.kernel.iptables.lines import lines
 from pynetwork.kernel.iptables.rules import key_text, rules_of, versions_of
 from pynetwork.kernel.iptables.values import mark
 from pynetwork.kernel.iptables.view import View
@@ -94,6 +95,10 @@ class IptablesFirewall:
             for version in _versions()
             for text in self._view(version).missing()
         )
+
+    def lines(self, step: Step) -> tuple[str, ...]:
+        """Return *step* as lines of ``iptables``, see :meth:`Firewall.lines`."""
+        return lines(step, self._instance, _versions())
 
     def remove(self) -> None:
         """Delete all that an instance of this id ever made, the user's own rules excepted."""
