@@ -30,6 +30,10 @@ def _address(value: object) -> IPAddress | None:
     return address if mapped is None else parse_address(mapped)
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _check_proto(_instance: object, _attribute: object, value: object) -> None:
     if value not in PROTOCOLS:
         msg = f"invalid protocol {value!r}: {', '.join(PROTOCOLS)} can be published"
@@ -50,7 +54,7 @@ class PortBinding:
     Ports of an endpoint, and the ports of the host through which they are reached.
 
     Args:
-        proto: ``tcp``, ``udp`` or ``sctp``.
+        proto: ``tcp``, ``udp`` or ``sctp``, in either case, as Docker takes it (``nat.ParsePortSpec``).
         first: First port of the endpoint.
         last: Last port of the endpoint.
         host_address: Address of the host; None for all of its addresses, and ``0.0.0.0`` or ``::`` for
@@ -61,7 +65,7 @@ class PortBinding:
         host_port: The host's port that *first* is published at; None until one is chosen.
     """
 
-    proto: str = attrs.field(default="tcp", validator=_check_proto)
+    proto: str = attrs.field(default="tcp", converter=_lower, validator=_check_proto)
     first: int = attrs.field(validator=_check_port)
     last: int = attrs.field(validator=_check_port)
     host_address: IPAddress | None = attrs.field(default=None, converter=_address)
