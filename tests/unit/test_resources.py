@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
 from tests.unit import firewall_cases
 
 from pynetwork import resources
+from pynetwork.errors import UnavailableError
+from pynetwork.kernel.compile import compile_step
+from pynetwork.plan import Step, Verb
 from pynetwork.resources import (
     KINDS,
     Address,
@@ -27,6 +31,9 @@ from pynetwork.resources import (
     Sysctl,
     Veth,
 )
+
+if TYPE_CHECKING:
+    from pynetwork.resources import Key
 
 NS = "/run/pynetwork/netns/a"
 IN = f"nsenter --net={NS} "
@@ -326,7 +333,7 @@ def test_what_is_on_something_comes_after_it() -> None:
         LinkUp,
         Neighbour,
         Route,
-        Effect,
+        Announce,
     ]
     assert order == sorted(order, key=lambda cls: cls.rank)
 
@@ -367,9 +374,27 @@ def test_slots_catch_typos() -> None:
         Bridge(name="br0").mtu = 9000  # type: ignore[misc]
 
 
-def test_the_base_class_is_nothing_by_itself() -> None:
-    nothing = Resource()
-    for use in (lambda: nothing.key, nothing.render, nothing.render_delete):
-        with pytest.raises(NotImplementedError):
-            use()
-    assert (nothing.provides, nothing.parents, nothing.effects()) == ((), (), ())
+def test_nothing_is_taken_for_granted_of_a_kind_that_is_not_ours() -> None:
+    """And the kernel says so before it takes any step."""
+
+    @attrs.frozen(kw_only=True)
+    class Queue(Resource):
+        kind = "queue"
+        rank = 45
+
+        @property
+        def key(self) -> Key:
+            return ("queue",)
+
+        def render(self) -> tuple[str, ...]:
+            return ("queue",)
+
+        def render_delete(self) -> tuple[str, ...]:
+            return ("no queue",)
+
+    queue = Queue()
+    assert (queue.provides, queue.parents, queue.effects()) == ((), (), ())
+    assert queue.render_update(Queue()) == ("no queue", "queue")
+    for verb in (Verb.CREATE, Verb.UPDATE):
+        with pytest.raises(UnavailableError, match="no resources of kind 'queue'"):
+            compile_step(Step(verb, queue), group=1)

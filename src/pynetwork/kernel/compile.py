@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
 
+from pynetwork.errors import UnavailableError
 from pynetwork.kernel import rtnl
 from pynetwork.kernel.firewall import is_of_firewall
 from pynetwork.plan import Step, Verb
@@ -160,6 +161,9 @@ def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     Args:
         step: Any but an effect.
         group: Of links that we make.
+
+    Raises:
+        UnavailableError: A resource is of no kind that this kernel can make.
     """
     resource = step.resource
     if is_of_firewall(resource):
@@ -209,8 +213,9 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
         case Neighbour(netns=place, dev=dev, address=address, mac=mac):
             replace = partial(rtnl.neighbour, address, mac=mac, replace=True)
             return (Send(place, lambda look: replace(index=look.index(dev))),)
-    msg = f"{resource} cannot be changed in place"
-    raise NotImplementedError(msg)
+    # Of a driver that is not ours: before any step is taken, so the host is as before.
+    msg = f"this kernel has no resources of kind {resource.kind!r}"
+    raise UnavailableError(msg)
 
 
 def _delete(resource: Resource) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise

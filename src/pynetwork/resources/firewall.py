@@ -6,6 +6,7 @@ the same values as iptables rules.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
@@ -125,9 +126,9 @@ class Rules(Resource):
     def parents(self) -> tuple[Key, ...]:
         return (RULESET_KEY,)
 
+    @abstractmethod
     def elements(self) -> tuple[Element, ...]:
         """Return the elements that they are."""
-        raise NotImplementedError
 
     def render(self, table: str = TABLE) -> tuple[str, ...]:
         return tuple(element.render(self.verb, table) for element in self.elements())

@@ -323,6 +323,9 @@ def test_replay_never_replaces_what_is_not_ours() -> None:
         def render(self) -> tuple[str, ...]:
             return (f"queue {self.size}",)
 
+        def render_delete(self) -> tuple[str, ...]:
+            return ("no queue",)
+
     kernel = FakeKernel([Queue(size=1)])
     create(kernel, Queue(size=1), replay=True)
     assert failure(kernel, Step(Verb.CREATE, Queue(size=2)), replay=True) == errno.EEXIST
