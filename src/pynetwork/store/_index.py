@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import takewhile
+from collections import deque
+from heapq import merge
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -12,7 +14,7 @@ from pynetwork.store.port import Absent, Delete, PrefixUnchanged, Put, Unchanged
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pynetwork.store.port import Compare, Operation
 
@@ -36,29 +38,39 @@ class Index:
     """
     Row ids by key.
 
+    Args:
+        remembers: Whether rows of a key that were overtaken stay in the file, until the history is trimmed.
+
     Attributes:
         revision: The one of the store that it is up to date with; -1 before it was read at all.
         rows: Ids of the rows of existing keys, oldest first.
         deleted: Ids of the rows that say of a key that it was deleted, oldest first.
+        overtaken: Ids of rows that were overtaken, each after that of the row which did it, oldest first.
     """
 
+    remembers: Callable[[str], bool]
     revision: int = -1
     rows: dict[str, int] = attrs.field(factory=dict)
     deleted: dict[str, int] = attrs.field(factory=dict)
+    overtaken: deque[tuple[int, int]] = attrs.field(factory=deque)
 
     def catch_up(self, cursor: sqlite3.Cursor, revision: int) -> None:
         """Take in what others have written; *cursor* is in a transaction that sees *revision*."""
         if self.revision == revision:
             return
         (compacted,) = cursor.execute(_COMPACTED).fetchone()
-        if self.revision < compacted:
+        anew = self.revision < compacted or self.revision < 0
+        if anew:
             self.rows.clear()
             self.deleted.clear()
+            self.overtaken.clear()
             news = cursor.execute(_ALL)
         else:
             news = cursor.execute(_NEWER, (self.revision + 1 << PLACE_BITS,))
         for row, key, is_deleted in news:
-            self._take(row, key, is_deleted=bool(is_deleted))
+            # Of what is found in the file, all was remembered.
+            self._take(row, key, is_deleted=bool(is_deleted), remember=anew or self.remembers(key))
+        self.forget(compacted + 1 << PLACE_BITS)
         self.revision = revision
 
     def holds(self, compare: Compare) -> bool:
@@ -85,23 +97,41 @@ class Index:
                 was = deleted.get(key) if was is None else was
             elif isinstance(operation, Delete) and was is not None:
                 plan.new.append((row, key, None))
-            if was is not None:
+            if was is not None and not self.remembers(key):
                 plan.old.append((was,))
         return plan
 
     def written(self, rows: Rows) -> None:
         """Note that *rows* were written as the next revision."""
         for row, key, value in rows.new:
-            self._take(row, key, is_deleted=value is None)
+            self._take(row, key, is_deleted=value is None, remember=self.remembers(key))
         self.revision += bool(rows.new)
 
+    @property
+    def size(self) -> int:
+        """How many rows are history."""
+        return len(self.overtaken) + len(self.deleted)
+
+    def oldest(self, count: int) -> int:
+        """Return the revision at which the last of the *count* oldest rows of the history became so."""
+        ages = merge((age for age, _ in self.overtaken), self.deleted.values())
+        return next(islice(ages, count - 1, None)) >> PLACE_BITS
+
+    def older(self, before: int) -> list[int]:
+        """Return the rows of the history that became so by a row older than the id *before*."""
+        overtaken = takewhile(lambda item: item[0] < before, self.overtaken)
+        return [*(row for _, row in overtaken), *takewhile(lambda row: row < before, self.deleted.values())]
+
     def forget(self, before: int) -> None:
-        """Forget the deletions whose rows are older than the id *before*."""
-        old = [key for key, row in self.deleted.items() if row < before]
-        for key in old:
+        """Forget the rows that :meth:`older` returns."""
+        while self.overtaken and self.overtaken[0][0] < before:
+            self.overtaken.popleft()
+        for key in [key for key, _ in takewhile(lambda item: item[1] < before, self.deleted.items())]:
             del self.deleted[key]
 
-    def _take(self, row: int, key: str, *, is_deleted: bool) -> None:
-        self.deleted.pop(key, None)  # both, in any case: it keeps their order
-        self.rows.pop(key, None)
+    def _take(self, row: int, key: str, *, is_deleted: bool, remember: bool) -> None:
+        was = self.deleted.pop(key, None)  # both, in any case: it keeps their order
+        before = self.rows.pop(key, was)
+        if before is not None and remember:
+            self.overtaken.append((row, before))
         (self.deleted if is_deleted else self.rows)[key] = row

@@ -23,14 +23,15 @@ __all__ = ["PLACE_BITS", "connect", "prepare"]
 PLACE_BITS: Final = 20
 
 _APPLICATION_ID: Final = 0x70796E77  # "pynw"
-_SCHEMA_VERSION: Final = 2
+_SCHEMA_VERSION: Final = 3
 
-# One row per key, and the row id says when the key last changed. So a change appends to the table, and
-# "what is new" is a look at the end of it. A deleted key keeps its row, without value, until the history
-# is trimmed. Which row is a key's, each process keeps in memory (_index): an index in the file would be
-# half of what a transaction costs.
+# A row per change of a key, and the row id says when it was. So a change appends to the table, and
+# "what is new" is a look at the end of it. The last row of a key is what it is now; one without value
+# says that it was deleted. Earlier rows, and those of deleted keys, are the history, and are trimmed.
+# Which row is a key's, each process keeps in memory (_index): an index in the file would be half of what
+# a transaction costs.
 _SCHEMA: Final = (
-    "CREATE TABLE entries (id INTEGER PRIMARY KEY, key TEXT NOT NULL, value TEXT)",
+    "CREATE TABLE entries (id INTEGER PRIMARY KEY, key TEXT NOT NULL, value TEXT, time REAL NOT NULL)",
     "CREATE TABLE history (compacted INTEGER NOT NULL)",
     "INSERT INTO history VALUES (0)",
 )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
+from collections import deque
 from itertools import count, takewhile
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -27,7 +30,7 @@ from pynetwork.store.port import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pynetwork.store.port import Compare, Operation
 
@@ -49,17 +52,23 @@ class MemoryStore(LeasingStore):
     A store that lives as long as the object. Several controllers of a process may share one.
 
     Args:
-        history: How many deletions :meth:`changes` remembers at least.
+        history: How many changes of the past, deletions and what was overtaken, are remembered at least.
         clock: Seconds, from anywhere on; leases end by it. They are looked at whenever the store is used.
+        wall_clock: Seconds since the epoch, which changes are dated by.
     """
 
     _history: int = 4096
     _clock: Callable[[], float] = time.monotonic
+    _wall_clock: Callable[[], float] = time.time
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _revision: int = attrs.field(default=0, init=False)
     _compacted: int = attrs.field(default=0, init=False)
     # The last change of each key, deletions included, oldest first: a changed key moves to the end.
     _latest: dict[str, Change] = attrs.field(factory=dict, init=False)
+    # All changes since the history begins, oldest first.
+    _log: list[Change] = attrs.field(factory=list, init=False)
+    # What was overtaken or deleted, and the revision at which it was, oldest first.
+    _past: deque[tuple[int, Change]] = attrs.field(factory=deque, init=False)
     _leases: dict[int, _Granted] = attrs.field(factory=dict, init=False)
     _lease_of: dict[str, int] = attrs.field(factory=dict, init=False)  # by key
     _lease_ids: Iterator[int] = attrs.field(factory=lambda: count(1), init=False)
@@ -77,9 +86,18 @@ class MemoryStore(LeasingStore):
         """Return what is under *prefix* and the store's revision, in one consistent read."""
         with self._lock:
             self._expire()
-            found = (_entry(change) for change in self._latest.values() if change.key.startswith(prefix))
-            entries = sorted((entry for entry in found if entry), key=lambda entry: entry.key)
-            return Snapshot(self._revision, tuple(entries))
+            found = (change for change in self._latest.values() if change.key.startswith(prefix))
+            return Snapshot(self._revision, _sorted(found))
+
+    def past(self, revision: int) -> Snapshot | None:
+        """Return all entries as they were at *revision*; see :meth:`Store.past`."""
+        with self._lock:
+            self._expire()
+            if not self._compacted <= revision <= self._revision:
+                return None
+            overtaken = (change for at, change in self._past if at > revision)
+            found = {c.key: c for c in (*overtaken, *self._latest.values()) if c.revision <= revision}
+            return Snapshot(revision, _sorted(found.values()))
 
     def transact(
         self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
@@ -103,6 +121,18 @@ class MemoryStore(LeasingStore):
             if not self._compacted <= since <= self._revision:
                 return None
             return Changes(self._revision, tuple(reversed(tuple(self._newer(since)))))
+
+    def history(self, since: int, *, limit: int = 1024) -> Changes | None:
+        """Return every change after revision *since*; see :meth:`Store.history`."""
+        with self._lock:
+            self._expire()
+            if not self._compacted <= since <= self._revision:
+                return None
+            first = self._after(since)
+            if len(self._log) - first <= limit:
+                return Changes(self._revision, tuple(self._log[first:]))
+            last = self._log[first + limit - 1].revision
+            return Changes(last, tuple(self._log[first : self._after(last)]))
 
     def watch(
         self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
@@ -144,6 +174,10 @@ class MemoryStore(LeasingStore):
     def close(self) -> None:
         """Do nothing: no handle is held, and others may share the store."""
 
+    def _after(self, revision: int) -> int:
+        """Return the place in the log of the first change after *revision*."""
+        return bisect_right(self._log, revision, key=attrgetter("revision"))
+
     def _newer(self, revision: int) -> Iterator[Change]:
         """Yield the changes after *revision*, newest first."""
         return takewhile(lambda change: change.revision > revision, reversed(self._latest.values()))
@@ -165,13 +199,17 @@ class MemoryStore(LeasingStore):
     def _write(self, operations: Sequence[Operation]) -> None:
         """Write *operations*, all of which have an effect, as one revision."""
         self._revision += 1
+        now = self._wall_clock()
         for operation in operations:
             key = operation.key
-            self._latest.pop(key, None)
+            was = self._latest.pop(key, None)
+            if was is not None and was.value is not None:
+                self._past.append((self._revision, was))
             if (old := self._lease_of.pop(key, None)) is not None and old in self._leases:
                 self._leases[old].keys.discard(key)
             value = operation.value if isinstance(operation, Put) else None
-            self._latest[key] = Change(key, value, self._revision)
+            self._latest[key] = Change(key, value, self._revision, now)
+            self._log.append(self._latest[key])
             if isinstance(operation, Put) and operation.lease is not None:
                 self._lease_of[key] = operation.lease.id
                 self._leases[operation.lease.id].keys.add(key)
@@ -198,19 +236,25 @@ class MemoryStore(LeasingStore):
             self._write([Delete(key) for key in sorted(granted.keys)])
 
     def _trim(self) -> None:
-        """Forget old deletions, now and then: the cost is shared by the transactions in between."""
-        if self._revision % max(1, self._history // 4):
+        """Forget the oldest of the history, now and then: the transactions in between share the cost."""
+        surplus = len(self._past) - self._history
+        if self._revision % max(1, self._history // 4) or surplus <= 0:
             return
-        deletions = [change for change in self._latest.values() if change.value is None]
-        if len(deletions) <= self._history:
-            return
-        self._compacted = deletions[-self._history - 1].revision
-        for change in deletions:
-            if change.revision <= self._compacted:
+        self._compacted = self._past[surplus - 1][0]
+        while self._past and self._past[0][0] <= self._compacted:
+            _, change = self._past.popleft()
+            latest = self._latest.get(change.key)
+            if latest is not None and latest.value is None and latest.revision <= self._compacted:
                 del self._latest[change.key]
+        del self._log[: self._after(self._compacted)]
 
 
 def _entry(change: Change | None) -> Entry | None:
     if change is None or change.value is None:
         return None
     return Entry(change.key, change.value, change.revision)
+
+
+def _sorted(changes: Iterable[Change]) -> tuple[Entry, ...]:
+    entries = (_entry(change) for change in changes)
+    return tuple(sorted((entry for entry in entries if entry), key=lambda entry: entry.key))

@@ -59,11 +59,16 @@ class Snapshot:
 
 @attrs.frozen
 class Change:
-    """What became of a key at a revision; a *value* of None says that it was deleted."""
+    """
+    What became of a key at a revision; a *value* of None says that it was deleted.
+
+    *time* is when, in seconds since the epoch; two changes that differ in it only are equal.
+    """
 
     key: str
     value: str | None
     revision: int
+    time: float = attrs.field(default=0.0, eq=False)
 
 
 @attrs.frozen
@@ -184,6 +189,32 @@ class Store(Protocol):
         Returns:
             The changes, none when the store is still at *since*. None when they are not known: the
             history was trimmed, or *since* is not a revision of this store. List anew.
+        """
+        ...
+
+    def past(self, revision: int) -> Snapshot | None:
+        """
+        Return all entries as they were at *revision*; None when the history does not reach back to it.
+
+        A store may remember the past of some keys only; of the others, those that changed since may be
+        missing.
+        """
+        ...
+
+    def history(self, since: int, *, limit: int = 1024) -> Changes | None:
+        """
+        Return every change after revision *since*, those that were overtaken as well, in their order.
+
+        What :meth:`past` says of keys whose past is not remembered is true here, too: only their last
+        change is among those returned.
+
+        Args:
+            since: A revision this store gave out.
+            limit: About how many to return: a revision that is begun is completed.
+
+        Returns:
+            The changes, and the revision up to which they are complete. None when they are not known:
+            the history was trimmed, or *since* is not a revision of this store.
         """
         ...
 

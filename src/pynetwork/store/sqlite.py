@@ -7,7 +7,7 @@ of microseconds of its own transaction only.
 from __future__ import annotations
 
 import contextlib
-from itertools import islice, takewhile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,20 +29,23 @@ if TYPE_CHECKING:
     import os
     import sqlite3
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from pynetwork.store.port import Compare, Operation
 
 __all__ = ["SqliteStore"]
 
 _VALUE: Final = "SELECT value FROM entries WHERE id = ?"
-_LIST: Final = "SELECT key, value, id FROM entries WHERE value IS NOT NULL"
-_LAST_ID: Final = "SELECT max(id) FROM entries"  # the history keeps the newest row even if it is a deletion
-_NEWER: Final = "SELECT key, value, id FROM entries WHERE id >= ? ORDER BY id"
-_PUT: Final = "INSERT INTO entries (id, key, value) VALUES (?, ?, ?)"
+_LIST: Final = "SELECT key, value, id FROM entries WHERE id < ? ORDER BY id"
+_LAST_ID: Final = "SELECT max(id) FROM entries"  # the newest row is never forgotten
+_NEWER: Final = "SELECT key, value, id, time FROM entries WHERE id >= ? ORDER BY id"
+_SOME: Final = f"{_NEWER} LIMIT ?"
+_PUT: Final = "INSERT INTO entries (id, key, value, time) VALUES (?, ?, ?, ?)"
+_REST: Final = "SELECT key, value, id, time FROM entries WHERE id > ? AND id < ? ORDER BY id"
 _REMOVE: Final = "DELETE FROM entries WHERE id = ?"
 _COMPACTED: Final = "SELECT compacted FROM history"
 _SET_COMPACTED: Final = "UPDATE history SET compacted = ?"
+_SHARES: Final = 1024  # of the history are forgotten at a time, or so
 
 
 class SqliteStore(Store):
@@ -55,7 +58,10 @@ class SqliteStore(Store):
         directory: Created with mode 0700 if missing; the mode of an existing one is left alone.
         name: Of the state file, which is kept at mode 0600.
         timeout: Seconds to wait for a lock of another process.
-        history: How many deletions :meth:`changes` remembers at least.
+        history: How many rows of the past, deletions and what was overtaken, are remembered at least.
+        remembered: First words of the keys (up to the first ``/``) whose past is remembered; None for all.
+            The same for all processes.
+        clock: Seconds since the epoch.
 
     Raises:
         StoreError: The directory or the file cannot be created, read, or understood.
@@ -68,12 +74,16 @@ class SqliteStore(Store):
         name: str = "state.db",
         timeout: float = 10.0,
         history: int = 4096,
+        remembered: Collection[str] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         path = Path(directory).absolute() / name  # a later chdir must not move the store
         prepare(path)
         self._history = history
+        self._interval = max(1, history // _SHARES)
         self._database = Database(path, timeout)
-        self._index = Index()
+        self._index = Index(_remembers(remembered))
+        self._clock = clock
         self._lock = self._database.lock
         self._reading = Attempt(self._database, "read")
         self._writing = Attempt(self._database, "write to")
@@ -99,10 +109,19 @@ class SqliteStore(Store):
         with self._lock, self._reading as cursor:
             cursor.execute("BEGIN")
             revision = _revision(cursor)
-            rows = [row for row in cursor.execute(_LIST) if row[0].startswith(prefix)]
+            entries = _entries(cursor, prefix, revision)
             cursor.execute("COMMIT")
-        rows.sort()
-        return Snapshot(revision, tuple(Entry(key, value, row >> PLACE_BITS) for key, value, row in rows))
+        return Snapshot(revision, entries)
+
+    def past(self, revision: int) -> Snapshot | None:
+        """Return all entries as they were at *revision*; see :meth:`Store.past`."""
+        with self._lock, self._reading as cursor:
+            cursor.execute("BEGIN")
+            (compacted,) = cursor.execute(_COMPACTED).fetchone()
+            is_known = compacted <= revision <= _revision(cursor)
+            entries = _entries(cursor, "", revision) if is_known else ()
+            cursor.execute("COMMIT")
+        return Snapshot(revision, entries) if is_known else None
 
     def transact(
         self, compares: Sequence[Compare], operations: Sequence[Operation], *, seen: int | None = None
@@ -121,8 +140,9 @@ class SqliteStore(Store):
             if rows.old:
                 cursor.executemany(_REMOVE, rows.old)
             if rows.new:
-                cursor.executemany(_PUT, rows.new)
-                forgotten = self._trim(cursor, index.revision + 1)
+                now = self._clock()
+                cursor.executemany(_PUT, [(*row, now) for row in rows.new])
+                forgotten = self._trim(cursor)
             cursor.execute("COMMIT")
             if rows.new:
                 self._checkpointer.count()
@@ -133,20 +153,40 @@ class SqliteStore(Store):
 
     def changes(self, since: int) -> Changes | None:
         """Return what happened after revision *since*; see :meth:`Store.changes`."""
+        changes = self._news(since, _NEWER, ())
+        if changes is None:
+            return None
+        latest: dict[str, Change] = {}
+        for change in changes:
+            latest.pop(change.key, None)  # it moves to the end
+            latest[change.key] = change
+        return Changes(changes[-1].revision if changes else since, tuple(latest.values()))
+
+    def history(self, since: int, *, limit: int = 1024) -> Changes | None:
+        """Return every change after revision *since*; see :meth:`Store.history`."""
+        changes = self._news(since, _SOME, (limit,))
+        if not changes:
+            return None if changes is None else Changes(since, ())
+        return Changes(changes[-1].revision, tuple(changes))
+
+    def _news(self, since: int, query: str, limit: tuple[int, ...]) -> Sequence[Change] | None:
         with self._lock, self._reading as cursor:
             revision = _revision(cursor)
             if since == revision:
-                return Changes(since, ())
+                return []
             if not 0 <= since < revision:
                 return None
             cursor.execute("BEGIN")
             (compacted,) = cursor.execute(_COMPACTED).fetchone()
-            rows = cursor.execute(_NEWER, (since + 1 << PLACE_BITS,)).fetchall()
+            rows = cursor.execute(query, (since + 1 << PLACE_BITS, *limit)).fetchall()
+            if limit and len(rows) == limit[0]:
+                last = rows[-1][2]
+                end = (last >> PLACE_BITS) + 1 << PLACE_BITS
+                rows += cursor.execute(_REST, (last, end)).fetchall()
             cursor.execute("COMMIT")
         if since < compacted:
             return None
-        changes = tuple(Change(key, value, row >> PLACE_BITS) for key, value, row in rows)
-        return Changes(changes[-1].revision, changes)
+        return [Change(key, value, row >> PLACE_BITS, at) for key, value, row, at in rows]
 
     def watch(
         self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
@@ -168,24 +208,36 @@ class SqliteStore(Store):
         self._checkpointer.close()
         self._database.close()
 
-    def _trim(self, cursor: sqlite3.Cursor, revision: int) -> int:
+    def _trim(self, cursor: sqlite3.Cursor) -> int:
         """
-        Forget old deletions, now and then: the cost is shared by the transactions in between.
+        Forget the oldest of the history, now and then: the cost is shared by the transactions in between.
 
-        *revision* decides when, so that short-lived processes do their share as well. Returns the id
-        that all rows which went are older than.
+        The revision decides when, so that short-lived processes do their share as well. What is being
+        written is not touched. Returns the id that all which became history by older rows is forgotten.
         """
-        surplus = len(self._index.deleted) - self._history
-        if revision % max(1, self._history // 4) or surplus <= 0:
+        index = self._index
+        surplus = index.size - self._history
+        if index.revision % self._interval or surplus <= 0:
             return 0
-        rows = list(islice(self._index.deleted.values(), surplus))
-        # Deletions of one revision go together, and those of the newest stay: they tell the revision.
-        compacted = min(rows[-1] >> PLACE_BITS, revision - 1)
+        compacted = index.oldest(surplus)
         first_kept = compacted + 1 << PLACE_BITS
-        gone = takewhile(lambda row: row < first_kept, self._index.deleted.values())
-        cursor.executemany(_REMOVE, [(row,) for row in gone])
+        cursor.executemany(_REMOVE, [(row,) for row in index.older(first_kept)])
         cursor.execute(_SET_COMPACTED, (compacted,))
         return first_kept
+
+
+def _remembers(words: Collection[str] | None) -> Callable[[str], bool]:
+    if words is None:
+        return lambda _: True
+    chosen = frozenset(words)
+    return lambda key: key.partition("/")[0] in chosen
+
+
+def _entries(cursor: sqlite3.Cursor, prefix: str, revision: int) -> tuple[Entry, ...]:
+    """Return what was under *prefix* at *revision*, by key."""
+    found = {row[0]: row for row in cursor.execute(_LIST, (revision + 1 << PLACE_BITS,))}
+    rows = sorted(row for key, row in found.items() if row[1] is not None and key.startswith(prefix))
+    return tuple(Entry(key, value, row >> PLACE_BITS) for key, value, row in rows)
 
 
 def _revision(cursor: sqlite3.Cursor) -> int:

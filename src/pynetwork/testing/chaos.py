@@ -243,6 +243,16 @@ class ChaosStore:
         self.fate.check()
         return self._store.changes(since)
 
+    def past(self, revision: int) -> Snapshot | None:
+        """Return all entries as they were at *revision*."""
+        self.fate.check()
+        return self._store.past(revision)
+
+    def history(self, since: int, *, limit: int = 1024) -> Changes | None:
+        """Return every change after revision *since*."""
+        self.fate.check()
+        return self._store.history(since, limit=limit)
+
     def watch(
         self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
     ) -> Iterator[Change]:

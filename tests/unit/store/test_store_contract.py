@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -228,7 +229,7 @@ class TestChanges:
         assert store.changes(since) is None
 
     def test_trimmed_history_is_admitted(self, open_store: Callable[..., Store]) -> None:
-        store = open_store(history=4)
+        store = open_store(history=8)  # a key that is put and deleted counts twice
         revisions = [
             write(store, operation) for n in range(50) for operation in (Put(f"{n}", ""), Delete(f"{n}"))
         ]
@@ -252,6 +253,95 @@ class TestChanges:
         assert store.list("") == Snapshot(last, ())
         assert write(store, Put("a", "")) == last + 1
         assert store.changes(last) == Changes(last + 1, (Change("a", "", last + 1),))
+
+
+class TestHistory:
+    """Every change in its order, and all entries as they once were."""
+
+    def test_what_was_overtaken_is_told_as_well(self, store: Store) -> None:
+        operations: list[Operation] = [
+            Put("a", "1"),
+            Put("a", "2"),
+            Delete("a"),
+            Put("b", "1"),
+            Put("a", "3"),
+        ]
+        last = [write(store, operation) for operation in operations][-1]
+        assert last == 5
+        assert store.history(0) == Changes(
+            5,
+            (
+                Change("a", "1", 1),
+                Change("a", "2", 2),
+                Change("a", None, 3),
+                Change("b", "1", 4),
+                Change("a", "3", 5),
+            ),
+        )
+        assert store.history(4) == Changes(5, (Change("a", "3", 5),))
+        assert store.history(5) == Changes(5, ())
+
+    def test_the_past_is_as_it_was(self, store: Store) -> None:
+        write(store, Put("b", "1"), Put("a", "1"))
+        write(store, Put("a", "2"))
+        write(store, Delete("a"))
+        write(store, Put("a", "3"))
+        first, second, third, fourth = (store.past(revision) for revision in range(1, 5))
+        assert first == Snapshot(1, (Entry("a", "1", 1), Entry("b", "1", 1)))
+        assert second == Snapshot(2, (Entry("a", "2", 2), Entry("b", "1", 1)))
+        assert third == Snapshot(3, (Entry("b", "1", 1),))
+        assert fourth == store.list("")
+        assert store.past(0) == Snapshot(0, ())
+
+    def test_a_limit_never_cuts_a_transaction(self, store: Store) -> None:
+        for n in range(3):
+            write(store, *(Put(f"{place}", f"{n}") for place in range(4)))
+        found = store.history(0, limit=5)
+        assert found is not None
+        assert found.revision == 2
+        assert [(change.revision, change.key) for change in found.changes] == [
+            (revision, str(place)) for revision in (1, 2) for place in range(4)
+        ]
+
+    @pytest.mark.parametrize("revision", [-1, 2, 1 << 62, 1 << 70])
+    def test_a_revision_of_another_store_is_unknown(self, store: Store, revision: int) -> None:
+        write(store, Put("a", "1"))
+        assert store.history(revision) is None
+        assert store.past(revision) is None
+
+    def test_it_is_bounded_and_what_is_left_is_complete(self, open_store: Callable[..., Store]) -> None:
+        store = open_store(history=16)
+        write(store, Put("still", "here"))
+        for n in range(100):
+            last = write(store, Put("a", f"{n}"))
+        assert store.history(1) is None
+        assert store.past(1) is None
+        found = store.history(last - 16)
+        assert found is not None
+        assert [change.value for change in found.changes] == [f"{n}" for n in range(84, 100)]
+        assert store.past(last - 16) == Snapshot(
+            last - 16, (Entry("a", "83", last - 16), Entry("still", "here", 1))
+        )
+
+    def test_changes_know_when_they_were(self, store: Store) -> None:
+        before = time.time()
+        write(store, Put("a", "1"), Put("b", "1"))
+        for found in (store.history(0), store.changes(0)):
+            assert found is not None
+            first, second = (change.time for change in found.changes)
+            assert before <= first == second <= time.time()
+
+    def test_other_processes_history_is_remembered_and_trimmed_too(
+        self, open_store: Callable[..., Store]
+    ) -> None:
+        one, other = open_store(history=8), open_store(history=8)
+        for n in range(40):
+            write(one if n % 3 else other, Put("a", f"{n}"))
+        for store in (one, other):
+            assert store.history(0) is None
+            found = store.history(32)
+            assert found is not None
+            assert [change.value for change in found.changes] == [f"{n}" for n in range(32, 40)]
 
 
 class TestWatching:

@@ -10,7 +10,18 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
-from pynetwork.store import Absent, Compare, Delete, Entry, Operation, PrefixUnchanged, Put, Store, Unchanged
+from pynetwork.store import (
+    Absent,
+    Change,
+    Compare,
+    Delete,
+    Entry,
+    Operation,
+    PrefixUnchanged,
+    Put,
+    Store,
+    Unchanged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,7 +51,9 @@ class Model:
 
     revision: int = 0
     entries: dict[str, Entry] = attrs.field(factory=dict)
-    deleted: dict[str, int] = attrs.field(factory=dict)
+    deleted: set[str] = attrs.field(factory=set)
+    log: list[Change] = attrs.field(factory=list)
+    overtaken: list[int] = attrs.field(factory=list)  # the revision of each row that became history
 
     def holds(self, compare: Compare) -> bool:
         match compare:
@@ -57,12 +70,17 @@ class Model:
         effective = [op for op in operations if isinstance(op, Put) or op.key in self.entries]
         self.revision += bool(effective)
         for operation in effective:
+            value = operation.value if isinstance(operation, Put) else None
+            self.log.append(Change(operation.key, value, self.revision))
+            if operation.key in self.entries or operation.key in self.deleted:
+                self.overtaken.append(self.revision)
             if isinstance(operation, Put):
                 self.entries[operation.key] = Entry(operation.key, operation.value, self.revision)
-                self.deleted.pop(operation.key, None)
+                self.deleted.discard(operation.key)
             else:
                 del self.entries[operation.key]
-                self.deleted[operation.key] = self.revision
+                self.deleted.add(operation.key)
+                self.overtaken.append(self.revision)  # a deletion has a row, too
         return self.revision
 
     def under(self, prefix: str) -> tuple[Entry, ...]:
@@ -70,9 +88,7 @@ class Model:
 
     def must_know(self, since: int) -> bool:
         """Whether the history that a store guarantees reaches back to *since*."""
-        return (
-            since <= self.revision and sum(revision > since for revision in self.deleted.values()) <= HISTORY
-        )
+        return since <= self.revision and sum(at > since for at in self.overtaken) <= HISTORY
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -83,13 +99,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.open_handle = open_handle
         self.handles = [open_handle(), open_handle()]
         self.model = Model()
-        self.past: dict[int, dict[str, Entry]] = {0: {}}
+        self.past_entries: dict[int, dict[str, Entry]] = {0: {}}
 
     @rule(handle=st.integers(0, 1), compares=COMPARES, operations=OPERATIONS)
     def transact(self, handle: int, compares: list[Compare], operations: list[Operation]) -> None:
         revision = self.handles[handle].transact(compares, operations)
         assert revision == self.model.transact(compares, operations)
-        self.past[self.model.revision] = dict(self.model.entries)
+        self.past_entries[self.model.revision] = dict(self.model.entries)
 
     @rule(handle=st.integers(0, 1), prefix=PREFIXES)
     def list(self, handle: int, prefix: str) -> None:
@@ -108,7 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
         if news is None:
             assert not self.model.must_know(since)
             return
-        entries = dict(self.past[since])
+        entries = dict(self.past_entries[since])
         for change in news.changes:
             assert change.revision > since
             if change.value is None:
@@ -119,6 +135,32 @@ class StoreMachine(RuleBasedStateMachine):
         assert news.revision == self.model.revision
         revisions = [change.revision for change in news.changes]
         assert revisions == sorted(revisions)
+
+    @rule(handle=st.integers(0, 1), age=st.integers(0, 8), limit=st.integers(1, 9))
+    def history(self, handle: int, age: int, limit: int) -> None:
+        since = max(0, self.model.revision - age)
+        found: list[Change] = []
+        reached = since
+        while reached < self.model.revision:
+            news = self.handles[handle].history(reached, limit=limit)
+            if news is None:
+                assert reached == since
+                assert not self.model.must_know(since)
+                return
+            assert news.revision > reached
+            found += news.changes
+            reached = news.revision
+        assert found == [change for change in self.model.log if change.revision > since]
+
+    @rule(handle=st.integers(0, 1), age=st.integers(0, 8))
+    def past(self, handle: int, age: int) -> None:
+        revision = max(0, self.model.revision - age)
+        snapshot = self.handles[handle].past(revision)
+        if snapshot is None:
+            assert not self.model.must_know(revision)
+            return
+        assert snapshot.revision == revision
+        assert {entry.key: entry for entry in snapshot.entries} == self.past_entries[revision]
 
     @rule(handle=st.integers(0, 1))
     def reopen(self, handle: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork.errors import StoreError
-from pynetwork.store import Absent, Entry, Put, Snapshot, SqliteStore
+from pynetwork.store import Absent, Delete, Entry, Put, Snapshot, SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,8 +213,8 @@ class TestWhatIsInTheWay:
 
     def test_a_newer_schema(self, state_file: Path) -> None:
         with contextlib.closing(sqlite3.connect(state_file)) as newer:
-            newer.execute("PRAGMA user_version = 3")
-        refused(lambda: SqliteStore(state_file.parent), state_file, "schema is version 3", "knows version 2")
+            newer.execute("PRAGMA user_version = 4")
+        refused(lambda: SqliteStore(state_file.parent), state_file, "schema is version 4", "knows version 3")
 
 
 class TestDamage:
@@ -470,3 +470,37 @@ class TestLog:
             (tmp_path / "moved").rename(tmp_path / "state.db")
             store.transact([], [Put("a", "1")])
             assert store.get("a") is not None
+
+
+def test_only_the_past_of_chosen_keys_is_remembered(tmp_path: Path) -> None:
+    """What nobody asks for does not fill the file; the store is as complete as ever."""
+    with SqliteStore(tmp_path, remembered=("kept",)) as store:
+        for n in range(3):
+            store.transact([], [Put("kept/a", f"{n}"), Put("lost/a", f"{n}")])
+        store.transact([], [Delete("lost/a"), Delete("kept/a")])
+        found = store.history(0)
+        assert found is not None
+        assert [(change.key, change.value, change.revision) for change in found.changes] == [
+            ("kept/a", "0", 1),
+            ("kept/a", "1", 2),
+            ("kept/a", "2", 3),
+            ("lost/a", None, 4),
+            ("kept/a", None, 4),
+        ]
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        assert database.execute("SELECT count(*) FROM entries").fetchone() == (5,)
+
+
+def test_the_file_does_not_grow_with_what_is_overtaken(directory: Path) -> None:
+    """Old rows make room for new ones, whichever process wrote them."""
+    sizes = []
+    for _ in range(4):
+        with SqliteStore(directory, history=64) as store:
+            for n in range(400):
+                change = Delete("b") if n % 2 else Put("b", "")
+                store.transact([], [Put(f"a/{n % 7}", "x" * 500), change])
+        with contextlib.closing(sqlite3.connect(directory / "state.db")) as database:
+            (rows,) = database.execute("SELECT count(*) FROM entries").fetchone()
+            assert rows < 64 + 9 + 9
+        sizes.append((directory / "state.db").stat().st_size)
+    assert sizes[-1] <= sizes[0] * 1.1
