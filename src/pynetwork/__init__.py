@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         ApplyError,
         ConflictError,
         ExhaustedError,
+        HistoryLostError,
         InvalidValueError,
         NotFoundError,
         PortTakenError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnknownDriverError,
     )
+    from pynetwork.events import Event, EventKind, EventReader
     from pynetwork.ipam import (
         DefaultIpam,
         DefaultPool,
@@ -81,8 +83,12 @@ __all__ = [
     "Driver",
     "Endpoint",
     "EndpointSpec",
+    "Event",
+    "EventKind",
+    "EventReader",
     "ExhaustedError",
     "Finding",
+    "HistoryLostError",
     "HostDriver",
     "InterfaceStatistics",
     "InvalidValueError",
@@ -133,6 +139,7 @@ _HOMES: Final = {
         "ApplyError",
         "ConflictError",
         "ExhaustedError",
+        "HistoryLostError",
         "InvalidValueError",
         "NotFoundError",
         "PortTakenError",
@@ -142,6 +149,7 @@ _HOMES: Final = {
         "UnavailableError",
         "UnknownDriverError",
     ),
+    "pynetwork.events": ("Event", "EventKind", "EventReader"),
     "pynetwork.ipam": (
         "DefaultIpam",
         "DefaultPool",

@@ -18,11 +18,12 @@ from pynetwork.requests.sandbox import SandboxRequest
 from pynetwork.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from types import TracebackType
     from typing import Self
 
     from pynetwork.doctor import Finding
+    from pynetwork.events import Event, EventReader
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
     from pynetwork.plan import Steps
@@ -284,6 +285,52 @@ class Controller:
             # By identity: two blocks in which nothing was made yet are equal.
             self._core.scratches[:] = [block for block in self._core.scratches if block is not made]
             delete_all(self._core, made)
+
+    @property
+    def revision(self) -> int:
+        """
+        Where its records are: a number that grows with every change, whichever process makes it.
+
+        What this process has done so far is not among the :meth:`events` after it.
+        """
+        self._core.check_open()
+        self._core.engine.journal.settle()
+        with self._core.reading():
+            return self._core.engine.mirror.revision
+
+    def events(
+        self,
+        *,
+        since: int | Event | None = None,
+        timeout: float | None = None,
+        kinds: Collection[str] | None = None,
+    ) -> EventReader:
+        """
+        Follow what happens to networks, endpoints, sandboxes and ports, whichever process does it.
+
+        Every event comes once and in order, the same to every reader; a request that failed or was undone
+        gives none. To begin from what there is: take :attr:`revision` first, look, then follow from there.
+
+        Args:
+            since: A revision, or the last event that was seen: what came after it. None is from now on.
+            timeout: Seconds in which nothing happens until the iterator ends; 0 gives what happened so far.
+            kinds: :class:`EventKind` values to be told of; None is all.
+
+        Returns:
+            An iterator that waits; close it, or this controller, to end it.
+
+        Raises:
+            InvalidValueError: Malformed, or a revision that there was none of yet.
+            HistoryLostError: Too much has happened since; also raised by the iterator, when it is slow.
+        """
+        from pynetwork.events import EventReader
+
+        self._core.check_open()
+        if since is None:
+            self._core.engine.journal.settle()
+        reader = EventReader(self._core.engine.mirror.store, since, timeout=timeout, kinds=kinds)
+        self._core.readers.add(reader)
+        return reader
 
     def statistics(self) -> dict[str, int]:
         """Return how many objects there are, and how many requests are under way."""

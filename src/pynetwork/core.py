@@ -6,6 +6,7 @@ import random
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeGuard, TypeVar
+from weakref import WeakSet
 
 import attrs
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pynetwork.allocation import Allocations
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft, Engine
+    from pynetwork.events import EventReader
     from pynetwork.kernel.netns import Namespaces
     from pynetwork.plan import Steps
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Records, Row
@@ -114,6 +116,7 @@ class Core:
         visible: Whether they are named for people (``ip netns list``).
         surroundings: What is random, clocked or read from the host.
         scratches: Open scratch blocks, innermost last; each collects what is made meanwhile.
+        readers: Of events; closed with the controller.
     """
 
     instance: str
@@ -126,6 +129,7 @@ class Core:
     visible: bool
     surroundings: Surroundings
     scratches: list[list[Handle]] = attrs.field(factory=list)
+    readers: WeakSet[EventReader] = attrs.field(factory=WeakSet)
     is_closed: bool = False
     _namespaces: Namespaces | None = None
 
@@ -166,6 +170,8 @@ class Core:
 
     def close(self) -> None:
         """Refuse further use. Idempotent."""
+        for reader in list(self.readers):
+            reader.close()
         if not self.is_closed:
             self.engine.journal.close()
         self.is_closed = True

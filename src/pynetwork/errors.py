@@ -13,6 +13,7 @@
     ├── ApplyError               a step on the host failed; says what was rolled back and what was not
     ├── UnavailableError         the host lacks something: privilege, a kernel feature, a program
     └── StoreError               the state directory cannot be read or written
+        └── HistoryLostError     what happened after a revision is no longer known: look anew
 
 A message says what was attempted, on what, why it failed, and whether the host is as before.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "ApplyError",
     "ConflictError",
     "ExhaustedError",
+    "HistoryLostError",
     "InvalidValueError",
     "NotFoundError",
     "PortTakenError",
@@ -117,3 +119,18 @@ class ApplyError(PynetworkError):
         self.origin = origin
         self.rolled_back = rolled_back
         self.leftovers = tuple(leftovers)
+
+
+class HistoryLostError(StoreError):
+    """
+    What happened after a revision is no longer known, because too much has happened since.
+
+    Look at what there is now, and follow from there.
+
+    Attributes:
+        since: The revision.
+    """
+
+    def __init__(self, message: str, *, since: int) -> None:
+        super().__init__(message)
+        self.since = since

@@ -10,6 +10,7 @@ import attrs
 
 from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
 from pynetwork.engine import reconcile
+from pynetwork.engine.journal import REMEMBERED
 from pynetwork.log import logger
 from pynetwork.store import SqliteStore
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening"]
 
+_HISTORY: Final = 8192  # changes: of some four hundred containers, from their beginning to their end
 _IP_NETNS: Final = Path("/run/netns")  # where iproute2 keeps namespaces
 
 
@@ -57,7 +59,9 @@ class Opening:
         netns_dir = _IP_NETNS if self.ip_netns else self.run_dir / "netns"
         store, erase = self.store, None
         if store is None:
-            store = SqliteStore(self.state_dir)
+            store = SqliteStore(
+                self.state_dir, history=_HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
+            )
             stack.callback(store.close)
             erase = partial(_remove_places, store, netns_dir)
         instance = instance_of(store, self.surroundings)

@@ -119,6 +119,8 @@ class Intent:
         before: Scope to its plan before the request.
         locks: What else it holds.
         operations: What recovery writes at the end, in its direction.
+        undo: What undoing it would write, when recovery finishes it: the records as they were, for whoever
+            begins to follow the store while it is under way.
         revision: Of the record.
     """
 
@@ -129,7 +131,13 @@ class Intent:
     before: dict[str, Plan] = attrs.field(eq=False)
     locks: frozenset[str] = frozenset()
     operations: tuple[Operation, ...] = ()
+    undo: tuple[Operation, ...] = ()
     revision: int = 0
+
+    @property
+    def was(self) -> tuple[Operation, ...]:
+        """What writes the records as they were before the request; all of it is written when it is undone."""
+        return self.undo if self.finish else self.operations
 
     @property
     def holds(self) -> frozenset[str]:
@@ -146,6 +154,7 @@ class Intent:
                 "before": {scope: encode_plan(plan) for scope, plan in self.before.items()},
                 "locks": sorted(self.locks),
                 "operations": _plain_operations(self.operations),
+                **({"undo": _plain_operations(self.undo)} if self.undo else {}),
             }
         )
 
@@ -160,12 +169,15 @@ class Intent:
             finish=fields["finish"],
             before={scope: decode_plan(key, plan) for scope, plan in fields["before"].items()},
             locks=frozenset(fields["locks"]),
-            operations=tuple(
-                Delete(item[0]) if item[1] is None else Put(item[0], item[1]) for item in fields["operations"]
-            ),
+            operations=_operations(fields["operations"]),
+            undo=_operations(fields.get("undo", ())),
             revision=revision,
         )
 
 
 def _plain_operations(operations: Iterable[Operation]) -> list[tuple[str, str | None]]:
     return [(o.key, o.value if isinstance(o, Put) else None) for o in operations]
+
+
+def _operations(items: Iterable[tuple[str, str | None]]) -> tuple[Operation, ...]:
+    return tuple(Delete(key) if value is None else Put(key, value) for key, value in items)

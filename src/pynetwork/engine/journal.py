@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from pynetwork.plan import Plan
     from pynetwork.store import Compare
 
-__all__ = ["DONE", "Journal", "put_plans"]
+__all__ = ["DONE", "REMEMBERED", "TOLD", "Journal", "put_plans"]
+
+#: First words of the keys whose past tells what happened: objects, requests, and what was told.
+REMEMBERED: Final = ("network", "endpoint", "port", "sandbox", "journal", "event")
+
+#: Beginning of the keys of what happened and shows in no record. Only the last value of each is kept.
+TOLD: Final = "event/"
 
 #: Stands for the intent of a request that only writes.
 DONE: Final = Intent(id="", what="", owner="", finish=False, before={})
@@ -71,6 +77,7 @@ class Journal:
             before=dict(before),
             locks=frozenset(draft.locks),
             operations=tuple(draft.on_commit if draft.finish else draft.on_abort),
+            undo=tuple(draft.on_abort) if draft.finish else (),
         )
         operations = [
             *draft.operations,
@@ -99,6 +106,19 @@ class Journal:
         key = journal_key(intent.id)
         if self.mirror.transact([Unchanged(key, intent.revision)], [*operations, Delete(key)]) is None:
             raise _taken_for_dead(intent)
+
+    def tell(self, source: str, events: Sequence[Mapping[str, object]]) -> None:
+        """
+        Write what happened that shows in no record, for those who follow the store. Best effort.
+
+        Args:
+            source: Who tells: a word.
+            events: Each a ``kind``, the ``scope`` it is about, and ``details``.
+        """
+        try:
+            self.mirror.transact([], [Put(f"{TOLD}{source}", encode({"events": list(events)}))])
+        except StoreError as error:
+            logger().warning("cannot tell what happened: %s", error)
 
     def claim(self, intent: Intent) -> Intent | None:
         """Make the intent of a dead process that of this one; None when another was faster."""

@@ -6,7 +6,7 @@ of its own (so nothing runs into a live one), and delete what no record knows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -14,13 +14,14 @@ from pynetwork.errors import PynetworkError
 from pynetwork.plan import Plan, Step, Steps, diff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from pynetwork.engine.engine import Engine
     from pynetwork.resources import Key, Resource
 
 __all__ = ["Report", "reconcile"]
 
+_DETAILS: Final = 20  # lines of what happened that are told, of each scope
 _ORDER = ("network", "sandbox", "join", "port")
 
 
@@ -90,8 +91,15 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
         failed += (f"{intent.what}: {line}" for line in engine.recover(intent))
     findings = _observe(engine)
     if not dry_run:
-        failed += _repair(engine, findings.repairs)
-        failed += engine.force(findings.prunes)
+        found: dict[str | None, Steps] = dict(findings.repairs.items())
+        if findings.prunes:
+            found[None] = findings.prunes
+        _tell(engine, "drift.found", {scope: [str(step) for step in steps] for scope, steps in found.items()})
+        lines = _repair(engine, found)
+        _tell(engine, "drift.failed", {scope: errors for scope, errors in lines.items() if errors})
+        done = {scope: [str(s) for s in steps] for scope, steps in found.items() if not lines[scope]}
+        _tell(engine, "drift.repaired", done)
+        failed += (line for errors in lines.values() for line in errors)
     return Report(
         dry_run=dry_run,
         finished=tuple(intent.what for intent in dead if intent.finish),
@@ -154,9 +162,24 @@ def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource]) -> di
     return found
 
 
-def _repair(engine: Engine, repairs: Mapping[str, Steps]) -> Iterable[str]:
-    for scope, steps in repairs.items():
+def _repair(engine: Engine, found: Mapping[str | None, Steps]) -> dict[str | None, list[str]]:
+    """Take the steps of each scope, and those of none; return what failed."""
+    failed = {}
+    for scope, steps in found.items():
         try:
-            yield from engine.repair(scope, steps)
+            failed[scope] = engine.force(steps) if scope is None else engine.repair(scope, steps)
         except PynetworkError as error:
-            yield f"repair {scope}: {error}"
+            failed[scope] = [f"repair {scope}: {error}"]
+    return failed
+
+
+def _tell(engine: Engine, kind: str, found: Mapping[str | None, Sequence[str]]) -> None:
+    """Tell what became of drift, each scope by itself, to those who follow events."""
+    if found:
+        events = [{"kind": kind, "scope": scope, "details": _some(lines)} for scope, lines in found.items()]
+        engine.journal.tell("drift", events)
+
+
+def _some(lines: Sequence[str]) -> list[str]:
+    rest = len(lines) - _DETAILS
+    return [*lines[:_DETAILS], *([f"and {rest} more"] if rest > 0 else [])]
