@@ -24,6 +24,7 @@ FLOORS = (
     (
         "events",
         "views",
+        "dns",
         "core",
         "records",
         "allocation",
