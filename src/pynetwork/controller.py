@@ -61,6 +61,8 @@ class Controller:
         firewall: What isolates networks and publishes ports: ``nftables``, ``iptables``, ``none`` (somebody
             else does), or ``auto``: the one this instance has used so far, or else what the host has.
             Naming another moves all rules to it.
+        dns: Who serves names in the sandboxes: this process (``here``), a process of its own that outlives it
+            (``companion``), or nobody (``off``).
         store: Where the records are, instead of *state_dir*.
         kernel: The host, such as ``pynetwork.testing.FakeKernel``; or a function that returns it for
             the id of the instance and the directory of namespaces, whose result is closed with the
@@ -83,6 +85,7 @@ class Controller:
         default_driver: str = "bridge",
         driver_options: Mapping[str, Any] | None = None,
         firewall: str = "auto",
+        dns: str = "here",
         store: Store | None = None,
         kernel: Kernel | Callable[[str, Path], Kernel] | None = None,
         surroundings: Surroundings | None = None,
@@ -96,6 +99,7 @@ class Controller:
             ipam=ipam,
             driver_options=driver_options or {},
             firewall=firewall,
+            dns=dns,
             store=store,
             kernel=kernel,
             surroundings=surroundings or Surroundings(),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from pynetwork.allocation import Allocations
+    from pynetwork.dns import NamesPort
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft, Engine
     from pynetwork.events import EventReader
@@ -117,6 +118,7 @@ class Core:
         surroundings: What is random, clocked or read from the host.
         scratches: Open scratch blocks, innermost last; each collects what is made meanwhile.
         readers: Of events; closed with the controller.
+        dns: The name server of its sandboxes, if there is to be any.
     """
 
     instance: str
@@ -131,6 +133,7 @@ class Core:
     scratches: list[list[Handle]] = attrs.field(factory=list)
     readers: WeakSet[EventReader] = attrs.field(factory=WeakSet)
     is_closed: bool = False
+    dns: NamesPort | None = None
     _namespaces: Namespaces | None = None
 
     @contextmanager
@@ -173,6 +176,8 @@ class Core:
         for reader in list(self.readers):
             reader.close()
         if not self.is_closed:
+            if self.dns is not None:
+                self.dns.close()
             self.engine.journal.close()
         self.is_closed = True
         if self._namespaces is not None:

@@ -11,6 +11,7 @@ import attrs
 from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
 from pynetwork.engine import reconcile
 from pynetwork.engine.journal import REMEMBERED
+from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
 from pynetwork.store import SqliteStore
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from pynetwork.core import Core, Surroundings
+    from pynetwork.dns import NamesPort
     from pynetwork.engine import Engine
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
@@ -28,7 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["Opening"]
 
 _HISTORY: Final = 8192  # changes: of some four hundred containers, from their beginning to their end
+_DNS: Final = ("here", "companion", "off")
 _IP_NETNS: Final = Path("/run/netns")  # where iproute2 keeps namespaces
+
+
+def _check_dns(_instance: object, _attribute: object, value: str) -> None:
+    if value not in _DNS:
+        msg = f"invalid dns={value!r}: one of {', '.join(_DNS)} is expected"
+        raise InvalidValueError(msg)
 
 
 @attrs.frozen(kw_only=True)
@@ -45,6 +54,7 @@ class Opening:
     store: Store | None
     kernel: Kernel | Callable[[str, Path], Kernel] | None
     surroundings: Surroundings
+    dns: str = attrs.field(validator=_check_dns)
 
     def open(self, stack: ExitStack) -> tuple[Core, Callable[[], None] | None]:
         """
@@ -80,6 +90,8 @@ class Opening:
         reboot = rebooted(store, self.surroundings.boot_id())  # writes, so before all is read
         core.engine.mirror.load()
         _recover(core.engine, anew=reboot or is_moving)
+        if self.dns != "off" and hasattr(kernel, "namespaces"):  # a fake has none to serve names in
+            core.dns = _name_server(core)
         return core, erase
 
     def _kernel(self, stack: ExitStack, instance: str, store: Store, netns_dir: Path) -> tuple[Kernel, bool]:
@@ -106,6 +118,12 @@ def _recover(engine: Engine, *, anew: bool) -> None:
         if engine.is_dead(intent):
             for line in engine.recover(intent):
                 logger().warning("%s: %s", intent.what, line)
+
+
+def _name_server(core: Core) -> NamesPort:
+    from pynetwork.dns.service import Service
+
+    return Service(core.engine.mirror, core.records)
 
 
 def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str | None) -> Kernel:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -15,7 +16,7 @@ from pynetwork.port_index import PortIndex
 from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pynetwork.drivers import Driver, Registry
     from pynetwork.store import Put
@@ -26,6 +27,7 @@ S = TypeVar("S")
 # A driver's options are its own; the controller passes them from the user to it unread.
 AnyDriver: TypeAlias = "Driver[Any]"
 AnyNetworkSpec: TypeAlias = "NetworkSpec[Any]"
+Follower: TypeAlias = Callable[[str, Any], None]
 
 
 _NO_EXTRA: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -58,6 +60,10 @@ class Records:
 
     Args:
         drivers: To read the options of networks.
+
+    Attributes:
+        followers: Each is called with the key of a record that was put, and what it says, None when it was
+            deleted; with an empty key when all are forgotten. They must be quick: every request waits.
     """
 
     words = ("network", "endpoint", "port", "sandbox", "name")
@@ -70,31 +76,36 @@ class Records:
         self._names: dict[str, dict[str, str]] = {}
         self._joined: dict[str, dict[str, None]] = {}
         self.host_ports = PortIndex()
+        self.followers: list[Follower] = []
         self._ports: dict[str, dict[str, Row[PortSpec]]] = {}
 
     def put(self, key: str, value: str, revision: int, decoded: object = None) -> None:
         """Take in a record, as a :class:`~pynetwork.engine.mirror.Table` does."""
         table, _, rest = key.partition("/")
+        row: Row[Any]
         if table == "name":
             owner, _, name = rest.rpartition("/")
             self._names.setdefault(owner, {})[name] = value
-        elif table == "network":
-            network = self._row(NetworkSpec, key, value, revision, decoded)
-            self.networks[network.spec.id] = network
+            return
+        if table == "network":
+            row = self._row(NetworkSpec, key, value, revision, decoded)
+            self.networks[row.spec.id] = row
         elif table == "endpoint":
-            endpoint = self._row(EndpointSpec, key, value, revision, decoded)
-            self._unlink(endpoint.spec.id)
-            self.endpoints[endpoint.spec.id] = endpoint
-            if endpoint.spec.sandbox is not None:
-                self._joined.setdefault(endpoint.spec.sandbox, {})[endpoint.spec.id] = None
+            row = self._row(EndpointSpec, key, value, revision, decoded)
+            self._unlink(row.spec.id)
+            self.endpoints[row.spec.id] = row
+            if row.spec.sandbox is not None:
+                self._joined.setdefault(row.spec.sandbox, {})[row.spec.id] = None
         elif table == "port":
-            port = self._row(PortSpec, key, value, revision, decoded)
+            row = self._row(PortSpec, key, value, revision, decoded)
             self._drop_port(key)
-            self._ports.setdefault(port.spec.endpoint, {})[port.spec.id] = port
-            self.host_ports.add(port.spec)
+            self._ports.setdefault(row.spec.endpoint, {})[row.spec.id] = row
+            self.host_ports.add(row.spec)
         else:
-            sandbox = self._row(SandboxSpec, key, value, revision, decoded)
-            self.sandboxes[sandbox.spec.id] = sandbox
+            row = self._row(SandboxSpec, key, value, revision, decoded)
+            self.sandboxes[row.spec.id] = row
+        for follower in self.followers:
+            follower(key, row.spec)
 
     def delete(self, key: str) -> None:
         """Drop a record."""
@@ -106,7 +117,8 @@ class Records:
             names.pop(name, None)
             if not names:
                 self._names.pop(owner, None)
-        elif table == "network":
+            return
+        if table == "network":
             self.networks.pop(identity, None)
         elif table == "endpoint":
             self._unlink(identity)
@@ -115,6 +127,8 @@ class Records:
             self._drop_port(key)
         else:
             self.sandboxes.pop(identity, None)
+        for follower in self.followers:
+            follower(key, None)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -122,6 +136,21 @@ class Records:
             table.clear()
         self._ports.clear()
         self.host_ports.clear()
+        for follower in self.followers:
+            follower("", None)
+
+    def follow(self, follower: Follower) -> None:
+        """Tell *follower* of all records, and of all changes from now on."""
+        ports = (row for rows in self._ports.values() for row in rows.values())
+        rows: tuple[Iterable[Row[Any]], ...] = (
+            self.networks.values(),
+            self.endpoints.values(),
+            ports,
+            self.sandboxes.values(),
+        )
+        for row in chain.from_iterable(rows):
+            follower(row.key, row.spec)
+        self.followers.append(follower)
 
     def names(self, owner: str) -> Iterator[tuple[str, str]]:
         """Return names and ids below *owner*: ``network``, ``sandbox`` or ``endpoint/<network id>``."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pynetwork.types import IPNetwork
 
 __all__ = [
+    "RESOLVED_CONF",
+    "RESOLV_CONF",
     "boot_id",
     "ephemeral_ports",
     "host_networks",
@@ -27,8 +29,8 @@ __all__ = [
     "process_identity",
 ]
 
-_RESOLV_CONF: Final = Path("/etc/resolv.conf")
-_RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's stub asks
+RESOLV_CONF: Final = Path("/etc/resolv.conf")
+RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's stub asks
 _STUB: Final = ipaddress.ip_address("127.0.0.53")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _START_TIME: Final = 19  # field 22 of proc_pid_stat(5), counted after the command
@@ -59,7 +61,7 @@ def _matters(network: IPNetwork) -> bool:
 
 
 def nameservers(
-    path: Path = _RESOLV_CONF, behind_stub: Path = _RESOLVED_CONF
+    path: Path = RESOLV_CONF, behind_stub: Path = RESOLVED_CONF
 ) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
     """Return the addresses of the host's name servers, those behind systemd's stub if it is the only one."""
     found = tuple(_nameservers(path))

@@ -204,6 +204,8 @@ class Sandbox(Handle):
             return self._core.sandbox(self.id).spec
 
     def _inside(self) -> Inside:
+        if self._core.dns is not None:
+            self._core.dns.ensure(self.id)
         return Inside(self._core.namespaces(), self._spec.netns)
 
     def _deleting(self, draft: Draft) -> None:
