@@ -20,6 +20,7 @@ PACKAGES = [
     "pynetwork.store",
     "pynetwork.sandbox",
     "pynetwork.testing",
+    "pynetwork.testing.cluster",
 ]
 
 

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from pynetwork.testing import hosts
+from pynetwork.errors import UnavailableError
+from pynetwork.testing import cluster, hosts
 from pynetwork.testing.fake_kernel import FakeKernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["fake_kernel", "private_host", "state_dir"]
+    from pynetwork.testing.cluster import OvsHost
+
+__all__ = ["fake_kernel", "private_host", "state_dir", "three_ovs_hosts"]
 
 
 @pytest.fixture
@@ -45,6 +48,22 @@ def private_host() -> Iterator[hosts.PrivateHost]:
         except OSError as error:
             _cannot_run(f"no private host can be made: {error}")
         yield host
+
+
+@pytest.fixture
+def three_ovs_hosts(private_host: hosts.PrivateHost) -> Iterator[tuple[OvsHost, ...]]:  # noqa: ARG001 - the thread is on it
+    """
+    Three hosts with an Open vSwitch each, see :func:`pynetwork.testing.cluster.ovs_cluster`.
+
+    The test's thread is on their underlay. Where Open vSwitch is missing the test is skipped, or fails
+    when the environment variable ``CI`` is set.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(cluster.ovs_cluster(3))
+        except UnavailableError as error:
+            _cannot_run(str(error))
+        yield made
 
 
 def _cannot_run(reason: str) -> NoReturn:

@@ -89,3 +89,44 @@ def test_private_host(private_host):
     assert private_host.run(["true"]).returncode == 0
 """
     assert "1 passed" in run_suite(tmp_path, source, ci="true")
+
+
+OVERLAYS = """
+def test_three_hosts(three_ovs_hosts):
+    assert len({host.vtep for host in three_ovs_hosts}) == 3
+    assert three_ovs_hosts[2].vsctl("list-br").split() == ["br-phy"]
+"""
+
+
+@pytest.mark.root
+def test_a_suite_gets_hosts_with_open_vswitch(tmp_path: Path) -> None:
+    assert "1 passed" in run_suite(tmp_path, OVERLAYS, ci="true")
+
+
+def test_hosts_that_lack_open_vswitch_fail_in_ci(tmp_path: Path) -> None:
+    hostless = HOSTLESS.replace("PermissionError", "OSError").partition("@pytest.fixture")[0]
+    source = f"""{hostless}
+from pynetwork.errors import UnavailableError
+from pynetwork.testing import cluster
+
+
+@pytest.fixture
+def private_host():
+    return None
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    def ovs_cluster(count):
+        raise UnavailableError("no switch here")
+
+    monkeypatch.setattr(cluster, "ovs_cluster", ovs_cluster)
+
+
+def test_three_hosts(three_ovs_hosts):
+    pass
+"""
+    for ci, outcome in (("", "1 skipped"), ("true", "1 error")):
+        output = run_suite(tmp_path, source, ci=ci)
+        assert outcome in output
+        assert "no switch here" in output
