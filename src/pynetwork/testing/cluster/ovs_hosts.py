@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -88,8 +89,8 @@ class OvsHost:
 
     def ofctl(self, command: str, bridge: str, *words: str, check: bool = True) -> str:
         """Run ``ovs-ofctl`` on a bridge, OpenFlow 1.4, and return what it prints."""
-        socket = f"unix:{self.directory}/{bridge}.mgmt"
-        argv = ["ovs-ofctl", "-O", "OpenFlow14", "--timeout=10", command, socket, *words]
+        target = f"unix:{self.directory}/{bridge}.mgmt"
+        argv = ["ovs-ofctl", "-O", "OpenFlow14", "--timeout=10", command, target, *words]
         return _run(argv, check=check).stdout
 
     def appctl(self, *words: str, timeout: int = 10) -> str:
@@ -107,11 +108,11 @@ class OvsHost:
         config = self.directory / "conf.db"
         if not config.exists():
             _run(["ovsdb-tool", "create", str(config), str(_SCHEMA)])
-        socket = self.directory / "db.sock"
-        socket.unlink(missing_ok=True)
-        options = [f"--remote=punix:{socket}", "--remote=db:Open_vSwitch,Open_vSwitch,manager_options"]
+        path = self.directory / "db.sock"
+        path.unlink(missing_ok=True)
+        options = [f"--remote=punix:{path}", "--remote=db:Open_vSwitch,Open_vSwitch,manager_options"]
         self._server = self._daemon("ovsdb-server", str(config), *options)
-        self._wait_for(self._server, socket)
+        self._wait_for(self._server, path)
         self.vsctl("--no-wait", "init")
 
     def start_switch(self) -> None:
@@ -141,12 +142,14 @@ class OvsHost:
         argv = self._inside(["setpriv", "--pdeathsig", "KILL", *argv])
         return subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
 
-    def _wait_for(self, process: subprocess.Popen[bytes], socket: Path) -> None:
+    def _wait_for(self, process: subprocess.Popen[bytes], path: Path) -> None:
         deadline = time.monotonic() + _SECONDS
-        while not socket.exists():
+        while not _listens(path):
             if process.poll() is not None or time.monotonic() > deadline:
                 logs = [log.read_text(encoding="utf-8") for log in sorted(self.directory.glob("*.log"))]
-                msg = f"no {socket} on {self.name} (status {process.returncode}):\n" + "\n".join(logs)
+                msg = f"nobody listens at {path} on {self.name} (status {process.returncode}):\n" + "\n".join(
+                    logs
+                )
                 raise RuntimeError(msg)
             time.sleep(_POLL_SECONDS)
 
@@ -234,6 +237,11 @@ def _remove(hosts: Sequence[OvsHost], directory: Path) -> None:
     for host in hosts:
         _run(["ip", "netns", "delete", host.name], check=False)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
 
 
 def _kill(process: subprocess.Popen[bytes] | None) -> None:
