@@ -17,7 +17,7 @@ ROOT = Path(pynetwork.__file__).parent
 FLOORS = (
     ("errors", "types", "log", "ports"),
     ("specs", "resources"),
-    ("plan",),
+    ("plan", "peers"),
     ("drivers", "ipam"),
     ("kernel",),
     ("store", "engine"),

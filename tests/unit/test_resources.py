@@ -20,7 +20,9 @@ from pynetwork.resources import (
     Address,
     Announce,
     Bridge,
+    BridgePort,
     Effect,
+    FdbEntry,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -30,6 +32,7 @@ from pynetwork.resources import (
     Rules,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ IN = f"nsenter --net={NS} "
 MAC = "02:00:00:00:00:01"
 OTHER_MAC = "02:00:00:00:00:02"
 VETH = Veth(name="veth0", netns=NS, peer="eth0", mac=MAC)
+VXLAN = Vxlan(name="vx-7", vni=7, local="192.0.2.1", mtu=1450)
+PORT = BridgePort(dev="vx-7", bridge="br0")
 
 RENDERED: list[tuple[Resource, list[str], list[str]]] = [
     (
@@ -154,6 +159,24 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         [f"{IN}ndsend fd00::2 eth0"],
         [],
     ),
+    (
+        attrs.evolve(VXLAN, bridge="br0"),
+        [
+            (
+                "ip link add vx-7 mtu 1450 master br0 type vxlan id 7 local 192.0.2.1 dstport 4789"
+                " nolearning proxy"
+            ),
+            "ip link set vx-7 addrgenmode none",
+            "ip link set vx-7 up",
+        ],
+        ["ip link delete vx-7"],
+    ),
+    (PORT, ["bridge link set dev vx-7 learning off flood off"], []),
+    (
+        FdbEntry(dev="veth0", bridge="br0", mac=MAC),
+        [f"bridge fdb replace {MAC} dev veth0 master static"],
+        [f"bridge fdb delete {MAC} dev veth0 master"],
+    ),
     *firewall_cases.RENDERED,
 ]
 
@@ -223,6 +246,14 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
         Address(dev="br1", cidr="10.0.0.1/24"),
         ["ip address delete 10.0.0.1/24 dev br0", "ip address add 10.0.0.1/24 dev br1"],
     ),
+    (VXLAN, attrs.evolve(VXLAN, bridge="br0"), ["ip link set vx-7 master br0"]),
+    (attrs.evolve(VXLAN, bridge="br0"), VXLAN, ["ip link set vx-7 nomaster"]),
+    (VXLAN, attrs.evolve(VXLAN, mtu=1400), ["ip link set vx-7 mtu 1400"]),
+    (
+        PORT,
+        attrs.evolve(PORT, learning=True, flood=True),
+        ["bridge link set dev vx-7 learning on flood on"],
+    ),
     *firewall_cases.UPDATED,
 ]
 
@@ -259,6 +290,13 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
         {PEER_KEY, NETNS_KEY},
     ),
     (Announce(netns=NS, dev="eth0", address="10.0.0.2"), ("announce", NS, "eth0", "10.0.0.2"), set()),
+    (VXLAN, ("link", None, "vx-7"), set()),
+    (PORT, ("bridge_port", "vx-7", "br0"), {("link", None, "vx-7"), ("link", None, "br0")}),
+    (
+        FdbEntry(dev="veth0", bridge="br0", mac=MAC),
+        ("fdb", "veth0", "br0", MAC),
+        {("link", None, "veth0"), ("link", None, "br0")},
+    ),
     *firewall_cases.IDENTITIES,
 ]
 
@@ -327,11 +365,14 @@ def test_what_is_on_something_comes_after_it() -> None:
         Netns,
         Sysctl,
         Bridge,
+        Vxlan,
         Veth,
+        BridgePort,
         LinkSysctl,
         Address,
         LinkUp,
         Neighbour,
+        FdbEntry,
         Route,
         Announce,
     ]

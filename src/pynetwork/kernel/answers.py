@@ -17,7 +17,9 @@ from pynetwork.kernel.rtnl import (
     IFLA_ADDRESS,
     IFLA_BR_MCAST_SNOOPING,
     IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_LEARNING,
     IFLA_BRPORT_MODE,
+    IFLA_BRPORT_UNICAST_FLOOD,
     IFLA_GROUP,
     IFLA_IFNAME,
     IFLA_INFO_DATA,
@@ -63,7 +65,7 @@ __all__ = [
 
 
 class LinkInfo(NamedTuple):
-    """A link, as a dump describes it; *link* is the ifindex of a veth's peer, the rest a bridge's."""
+    """A link, as a dump describes it: *link* is the ifindex of a veth's peer, *data* is of its kind."""
 
     ifindex: int
     name: str
@@ -77,6 +79,9 @@ class LinkInfo(NamedTuple):
     multicast_snooping: bool
     isolated: bool
     hairpin: bool
+    learning: bool
+    flood: bool
+    data: dict[int, bytes]
     statistics: bytes
 
 
@@ -134,7 +139,7 @@ def parse_link(payload: bytes) -> LinkInfo:
     found = attributes(payload, IFINFO.size)
     info = attributes(found.get(IFLA_LINKINFO, b""))
     kind = _string(info.get(IFLA_INFO_KIND, b""))
-    data = attributes(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
+    data = attributes(info.get(IFLA_INFO_DATA, b"")) if kind in {"bridge", "vxlan"} else {}
     port = attributes(info.get(IFLA_INFO_SLAVE_DATA, b""))
     return LinkInfo(
         ifindex=index,
@@ -148,7 +153,10 @@ def parse_link(payload: bytes) -> LinkInfo:
         link=_number(found, IFLA_LINK),
         isolated=bool(port.get(IFLA_BRPORT_ISOLATED, b"\0")[0]),
         hairpin=bool(port.get(IFLA_BRPORT_MODE, b"\0")[0]),
-        multicast_snooping=bool(data.get(IFLA_BR_MCAST_SNOOPING, b"\0")[0]),
+        multicast_snooping=bool(data.get(IFLA_BR_MCAST_SNOOPING, b"\0")[0]) and kind == "bridge",
+        learning=bool(port.get(IFLA_BRPORT_LEARNING, b"\0")[0]),
+        flood=bool(port.get(IFLA_BRPORT_UNICAST_FLOOD, b"\0")[0]),
+        data=data,
         statistics=found.get(IFLA_STATS64, b""),
     )
 

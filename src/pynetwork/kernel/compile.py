@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 
 from pynetwork.errors import UnavailableError
-from pynetwork.kernel import rtnl
+from pynetwork.kernel import fdb, rtnl
 from pynetwork.kernel.firewall import is_of_firewall
 from pynetwork.plan import Step, Verb
 from pynetwork.resources import (
     Address,
     Bridge,
+    BridgePort,
+    FdbEntry,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -24,6 +26,7 @@ from pynetwork.resources import (
     Route,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 if TYPE_CHECKING:
@@ -80,8 +83,8 @@ class Host(Protocol):
         """Delete a bridge that is ours, soon, and free its name now."""
         ...
 
-    def doom_veth(self, veth: Veth) -> None:
-        """Delete a veth pair that is ours, soon; no packet passes from now on."""
+    def doom_link(self, link: Veth | Vxlan) -> None:
+        """Delete a veth pair or VXLAN device that is ours, soon; no packet passes from now on."""
         ...
 
     def adopt_address(self, address: Address) -> None:
@@ -175,7 +178,7 @@ def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     return _create(resource, group)
 
 
-def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: PLR0911 - a case for each kind
+def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: C901, PLR0911 - a case for each kind
     match resource:
         case Netns(path=path, adopted=None):
             return (Make(path),)
@@ -187,6 +190,8 @@ def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: P
             return create_bridge(resource, group)
         case Veth():
             return _create_veth(resource, group)
+        case Vxlan():
+            return _create_vxlan(resource, group)
         case Address(adopt=True):
             return (Treat(None, lambda host: host.adopt_address(resource)),)
         case Address(netns=place, dev=dev, cidr=cidr):
@@ -195,10 +200,12 @@ def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: P
             return _route(resource)
         case Neighbour(netns=place, dev=dev, address=address, mac=mac):
             return (Send(place, lambda look: rtnl.neighbour(address, look.index(dev), mac=mac)),)
+        case FdbEntry(dev=dev, mac=mac):
+            return (Send(None, lambda look: fdb.fdb(mac, look.index(dev))),)
     return _update(resource, None)
 
 
-def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, ...]:
+def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
     match resource:
         case Sysctl(netns=place, name=name, value=value) | LinkSysctl(netns=place, name=name, value=value):
             return (Write(place, name, value),)
@@ -206,6 +213,11 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
             return (Treat(None, lambda host: host.change_bridge(resource)),)
         case Veth() if isinstance(previous, Veth):
             return _update_veth(resource, previous)
+        case Vxlan(name=name, bridge=bridge, mtu=mtu):
+            change = partial(rtnl.set_link, name, up=True, mtu=mtu)
+            return (Send(None, lambda look: change(master=look.index(bridge) if bridge else 0)),)
+        case BridgePort(dev=dev, learning=learning, flood=flood):
+            return (Send(None, lambda _: fdb.port(dev, learning=learning, flood=flood)),)
         case LinkUp(netns=place, dev=dev):
             return (Send(place, lambda _: rtnl.set_link(dev, up=True)),)
         case Route():
@@ -224,8 +236,10 @@ def _delete(resource: Resource) -> tuple[Operation, ...]:  # noqa: PLR0911 - lik
             return (Unpin(None, path),)
         case Bridge():
             return (Treat(None, lambda host: host.doom_bridge(resource)),)
-        case Veth():
-            return (Treat(None, lambda host: host.doom_veth(resource)),)
+        case Veth() | Vxlan():
+            return (Treat(None, lambda host: host.doom_link(resource)),)
+        case FdbEntry(dev=dev, mac=mac):
+            return (Send(None, lambda look: fdb.fdb(mac, look.index(dev), delete=True)),)
         case Address(adopt=True):
             return (Treat(None, lambda host: host.drop_address(resource)),)
         case Address(netns=place, dev=dev, cidr=cidr):
@@ -275,6 +289,26 @@ def _create_veth(veth: Veth, group: int) -> tuple[Operation, ...]:
         *made,
         Send(None, lambda _: rtnl.no_autoconf(veth.name)),
         Send(veth.netns, lambda _: rtnl.no_autoconf(veth.peer)),
+    )
+
+
+def _create_vxlan(link: Vxlan, group: int) -> tuple[Operation, ...]:
+    def build(look: Lookup) -> Message:
+        return fdb.vxlan(
+            link.name,
+            vni=link.vni,
+            local=link.local,
+            dstport=link.port,
+            mtu=link.mtu,
+            group=group,
+            master=0 if link.bridge is None else look.index(link.bridge),
+        )
+
+    # Up at last: else it would have made itself an IPv6 address before it is told not to.
+    return (
+        Send(None, build, first=True),
+        *(() if link.mtu < _IPV6_MTU else (Send(None, lambda _: rtnl.no_autoconf(link.name)),)),
+        Send(None, lambda _: rtnl.set_link(link.name, up=True)),
     )
 
 

@@ -12,7 +12,7 @@ from pynetwork.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
     from pynetwork.kernel.netlink import NetlinkSocket
-    from pynetwork.resources import Address, Bridge, Veth
+    from pynetwork.resources import Address, Bridge, Veth, Vxlan
 
 __all__ = ["HostLinks", "Owner"]
 
@@ -105,14 +105,14 @@ class HostLinks:
             self._owner.host.request(change)
         self._owner.reap(bridge.name)
 
-    def doom_veth(self, veth: Veth) -> None:
-        """Delete a veth pair that is ours: no packet passes from now on, the rest goes soon."""
-        if veth.name in self.made:  # by this process, so no look is needed
-            self.made.discard(veth.name)
-            self._owner.host.request(rtnl.set_link(veth.name, up=False, group=self._owner.doomed))
+    def doom_link(self, doomed: Veth | Vxlan) -> None:
+        """Delete a veth pair or VXLAN device that is ours: nothing passes from now on, the rest goes soon."""
+        if doomed.name in self.made:  # by this process, so no look is needed
+            self.made.discard(doomed.name)
+            self._owner.host.request(rtnl.set_link(doomed.name, up=False, group=self._owner.doomed))
             self._owner.reap()
             return
-        link = self._link(veth.name)
+        link = self._link(doomed.name)
         if link is None or self._owner.is_doomed(link.group):
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group == self._owner.group:

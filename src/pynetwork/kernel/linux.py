@@ -24,6 +24,7 @@ from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
+from pynetwork.kernel.peers import LinuxPeers
 from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
 from pynetwork.resources import Announce, Bridge, Conntrack, ForgetNeighbour, Netns, Veth
@@ -71,6 +72,7 @@ class LinuxKernel:
         self._instance = instance
         self._firewall_name = firewall
         self._firewall: Firewall | None = None
+        self._peers: LinuxPeers | None = None
         self._opening = threading.Lock()
         # 27 bits of the id under a mark of ours; the lowest two tell the doomed from the living.
         self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFC)
@@ -140,6 +142,13 @@ class LinuxKernel:
         except UnavailableError:  # said when a network needs it
             return None
 
+    def peers(self) -> LinuxPeers:
+        """Return what tells the host of endpoints on others."""
+        with self._opening:
+            if self._peers is None:
+                self._peers = LinuxPeers(self.namespaces.home(NetlinkSocket))
+            return self._peers
+
     def missing(self) -> tuple[str, ...]:
         """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
         return self.firewall().missing()
@@ -170,6 +179,8 @@ class LinuxKernel:
             self._firewall.close()
         if self._netfilter is not None:
             self._netfilter.close()
+        if self._peers is not None:
+            self._peers.close()
         self._fresh.close()
         self.namespaces.close()
         self._host.close()

@@ -27,6 +27,7 @@ NLM_F_DUMP: Final = 0x300
 NLM_F_REPLACE: Final = 0x100
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
+NLM_F_APPEND: Final = 0x800
 NLMSG_ERROR: Final = 2
 NLMSG_DONE: Final = 3
 NLA_F_NESTED: Final = 0x8000

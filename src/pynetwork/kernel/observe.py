@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.kernel import answers, netns, rtnl, sysctl
+from pynetwork.kernel import answers, fdb, netns, rtnl, sysctl
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.plan import Plan
 from pynetwork.resources import (
     Address,
     Bridge,
+    BridgePort,
+    FdbEntry,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -20,6 +22,7 @@ from pynetwork.resources import (
     Route,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ class Snapshot:
 
     def __init__(self, socket: NetlinkSocket) -> None:
         self._socket = socket
+        self._forwarding: dict[int, frozenset[str]] = {}
 
     @functools.cached_property
     def links(self) -> dict[str, LinkInfo]:
@@ -68,6 +72,16 @@ class Snapshot:
         """All neighbours."""
         found = map(answers.parse_neighbour, self._socket.dump(answers.dump_neighbours))
         return [neighbour for neighbour in found if neighbour is not None]
+
+    def forwarding(self, dev: str) -> frozenset[str]:
+        """Return the addresses that the bridge of a port has on record, statically, as behind it."""
+        index = self.index(dev)
+        if index is None:
+            return frozenset()
+        if index not in self._forwarding:
+            found = map(fdb.parse, self._socket.dump(fdb.dump(index)))
+            self._forwarding[index] = frozenset(each.mac for each in found if each.static and not each.own)
+        return self._forwarding[index]
 
     def index(self, dev: str) -> int | None:
         """Return the ifindex of a link, if there is one of that name."""
@@ -120,7 +134,7 @@ class Observer:
                 self._places[path] = None
         return self._places[path]
 
-    def _find(self, item: Resource) -> Resource | None:
+    def _find(self, item: Resource) -> Resource | None:  # noqa: PLR0911 - a case for each kind
         if isinstance(item, Netns):
             return item if netns.is_pinned(item.path) else None
         if isinstance(item, Sysctl | LinkSysctl):
@@ -129,6 +143,10 @@ class Observer:
             return self._bridge(item)
         if isinstance(item, Veth):
             return self._veth(item)
+        if isinstance(item, Vxlan):
+            return self._vxlan(item)
+        if isinstance(item, BridgePort | FdbEntry):
+            return self._at_port(item)
         place = self._place(getattr(item, "netns", None))
         return None if place is None else _configured(item, place)
 
@@ -175,6 +193,30 @@ class Observer:
             hairpin=link.hairpin,
         )
 
+    def _vxlan(self, item: Vxlan) -> Vxlan | None:
+        place = self._place(None)
+        link = None if place is None else place.links.get(item.name)
+        if place is None or link is None or link.kind != "vxlan" or link.group != self.group:
+            return None
+        known = fdb.parse_vxlan(link.data)
+        return attrs.evolve(
+            item,
+            vni=known.vni,
+            local=known.local,
+            port=known.port,
+            bridge=place.names.get(link.master) if link.up else None,
+            mtu=link.mtu,
+        )
+
+    def _at_port(self, item: BridgePort | FdbEntry) -> Resource | None:
+        place = self._place(None)
+        link = None if place is None else place.links.get(item.dev)
+        if place is None or link is None or place.names.get(link.master) != item.bridge:
+            return None
+        if isinstance(item, FdbEntry):
+            return item if item.mac in place.forwarding(item.dev) else None
+        return attrs.evolve(item, learning=link.learning, flood=link.flood)
+
     def _strangers(self, expected: Plan) -> Iterator[Resource]:
         known = {key for item in expected for key in (item.key, *item.provides)}
         place = self._place(None)
@@ -190,6 +232,8 @@ class Observer:
 def _stranger(link: LinkInfo) -> Resource:
     if link.kind == "bridge":
         return Bridge(name=link.name)
+    if link.kind == "vxlan":
+        return Vxlan(name=link.name, vni=0, local="", mtu=link.mtu)
     return Veth(name=link.name, netns="", peer="", mac=link.mac)
 
 

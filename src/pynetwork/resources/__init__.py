@@ -19,15 +19,18 @@ from pynetwork.resources.firewall import (
 )
 from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
 from pynetwork.resources.settings import LinkSysctl, Sysctl
+from pynetwork.resources.vxlan import BridgePort, FdbEntry, Vxlan, vxlan_name
 
 __all__ = [
     "KINDS",
     "Address",
     "Announce",
     "Bridge",
+    "BridgePort",
     "Conntrack",
     "Effect",
     "EndpointRules",
+    "FdbEntry",
     "ForgetNeighbour",
     "Key",
     "LinkSysctl",
@@ -43,6 +46,8 @@ __all__ = [
     "SubnetRules",
     "Sysctl",
     "Veth",
+    "Vxlan",
+    "vxlan_name",
 ]
 
 #: Every kind of resource that stored plans may hold.
@@ -62,5 +67,8 @@ KINDS: dict[str, type[Resource]] = {
         LinkUp,
         Neighbour,
         Route,
+        Vxlan,
+        BridgePort,
+        FdbEntry,
     )
 }

@@ -15,6 +15,8 @@ import attrs
 from pynetwork.resources import (
     Address,
     Bridge,
+    BridgePort,
+    FdbEntry,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -23,6 +25,7 @@ from pynetwork.resources import (
     Route,
     Sysctl,
     Veth,
+    Vxlan,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS", "Device", "HostModel", "os_error"]
 
 #: Kinds that are set, never deleted: setting them again is no error, and they carry no tag.
-SETTINGS: Final = (Sysctl, LinkSysctl, LinkUp)
+SETTINGS: Final = (Sysctl, LinkSysctl, LinkUp, BridgePort)
 
 # Of a route that names none.
 _DEFAULT_METRIC: Final = {4: "0", 6: "1024"}
@@ -126,6 +129,10 @@ class HostModel:
                 raise os_error(errno.ENODEV if is_link else errno.ENOENT, resource)
         if isinstance(resource, Veth):
             self._check_veth(resource)
+        elif isinstance(resource, Vxlan):
+            self._check_vxlan(resource)
+        elif isinstance(resource, BridgePort | FdbEntry):
+            self._check_port(resource)
         elif isinstance(resource, Route):
             self._check_route(resource)
 
@@ -153,13 +160,29 @@ class HostModel:
     def _check_veth(self, veth: Veth) -> None:
         if not self._exists(("netns", veth.netns)):
             raise os_error(errno.ENOENT, veth)
-        if veth.bridge is None:
+        self._check_bridge(veth)
+
+    def _check_bridge(self, port: Veth | Vxlan) -> None:
+        if port.bridge is None:
             return
-        master = self.find(("link", None, veth.bridge))
+        master = self.find(("link", None, port.bridge))
         if master is None:
-            raise os_error(errno.ENODEV, veth)
+            raise os_error(errno.ENODEV, port)
         if not isinstance(master, Bridge):
-            raise os_error(errno.EOPNOTSUPP, veth)
+            raise os_error(errno.EOPNOTSUPP, port)
+
+    def _check_vxlan(self, link: Vxlan) -> None:
+        self._check_bridge(link)
+        for other in self:
+            if not isinstance(other, Vxlan) or other.name == link.name:
+                continue
+            if (other.vni, other.port) == (link.vni, link.port):
+                raise os_error(errno.EEXIST, f"{link}: {other}")
+
+    def _check_port(self, item: BridgePort | FdbEntry) -> None:
+        link = self.find(("link", None, item.dev))
+        if not isinstance(link, Veth | Vxlan) or link.bridge != item.bridge:
+            raise os_error(errno.EOPNOTSUPP, item)
 
     def _check_route(self, route: Route) -> None:
         if not self._is_up(route.netns, route.dev):
@@ -172,7 +195,7 @@ class HostModel:
             return True
         key = ("link", netns, dev)
         link = self.find(key)
-        return isinstance(link, Device) or (isinstance(link, Veth) and link.key == key)
+        return isinstance(link, Device | Vxlan) or (isinstance(link, Veth) and link.key == key)
 
     def _is_on_link(self, route: Route, via: str) -> bool:
         hop = ipaddress.ip_address(via)
@@ -222,7 +245,8 @@ class HostModel:
     def _detach(self, gone: Resource) -> None:
         """Leave the ports of a bridge that is gone without one."""
         if isinstance(gone, Bridge):
-            for port in [each for each in self if isinstance(each, Veth) and each.bridge == gone.name]:
+            links = [each for each in self if isinstance(each, Veth | Vxlan)]
+            for port in [each for each in links if each.bridge == gone.name]:
                 self.put(attrs.evolve(port, bridge=None))
 
 

@@ -10,8 +10,22 @@ import attrs
 
 from pynetwork.errors import NotFoundError
 from pynetwork.plan import Plan, StepFailedError, Verb
-from pynetwork.resources import Address, Bridge, LinkSysctl, Neighbour, Netns, Route, Sysctl, Veth
+from pynetwork.resources import (
+    Address,
+    Bridge,
+    FdbEntry,
+    LinkSysctl,
+    Neighbour,
+    Netns,
+    Route,
+    Sysctl,
+    Veth,
+    Vxlan,
+    vxlan_name,
+)
+from pynetwork.resources.base import link_key
 from pynetwork.testing._model import SETTINGS, Device, HostModel, os_error
+from pynetwork.testing.fake_peers import FakePeers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,10 +39,10 @@ __all__ = ["FakeKernel"]
 _INDIFFERENT: Final[dict[type[Resource], tuple[str, ...]]] = {Bridge: ("mac", "mtu"), Veth: ("mtu",)}
 
 # What carries a tag of its own, and so is never taken for ours when it is not.
-_TAGGED: Final = (Netns, Bridge, Veth, Device)
+_TAGGED: Final = (Netns, Bridge, Veth, Vxlan, Device)
 
 # What is changed by "replace", which creates what is missing.
-_REPLACED: Final = (Neighbour, Route)
+_REPLACED: Final = (FdbEntry, Neighbour, Route)
 
 
 class FakeKernel:
@@ -53,6 +67,7 @@ class FakeKernel:
         self._host = HostModel()
         self._ours: set[Key] = set()
         self._log: list[Step] = []
+        self._peers = FakePeers(self._has_vxlan)
         self.plant(*existing)
 
     def __repr__(self) -> str:
@@ -102,6 +117,10 @@ class FakeKernel:
     def close(self) -> None:
         """Do nothing: there is nothing to release, and what was created stays."""
 
+    def peers(self) -> FakePeers:
+        """Return what tells the host of endpoints on others."""
+        return self._peers
+
     def plant(self, *resources: Resource) -> None:
         """Put objects on the host behind the library's back; what has the key of one of ours changes it."""
         with self._lock:
@@ -130,6 +149,7 @@ class FakeKernel:
         with self._lock:
             self._host = HostModel()
             self._ours.clear()
+            self._peers.forget_lost()
 
     def _take(self, step: Step, *, replay: bool) -> None:
         resource, found = step.resource, self._host.find(step.resource.key)
@@ -190,8 +210,13 @@ class FakeKernel:
         changes = {name: getattr(wanted, name) for name in _changed(previous, wanted)}
         self._host.put(attrs.evolve(found, **changes))
 
+    def _has_vxlan(self, vni: int) -> bool:
+        with self._lock:
+            return isinstance(self._host.find(link_key(None, vxlan_name(vni))), Vxlan)
+
     def _remove(self, key: Key) -> None:
         self._host.remove(key)
+        self._peers.forget_lost()
         self._ours.intersection_update([resource.key for resource in self._host])
 
 

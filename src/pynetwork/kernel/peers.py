@@ -1,0 +1,104 @@
+"""Endpoints on other hosts, for the kernel's own VXLAN: what its device and its bridge forward, and answer.
+
+A device is ours altogether, so every entry it has is: what is too many needs no tag to be known by.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Final
+
+from pynetwork.kernel import answers, fdb, rtnl
+from pynetwork.peers import Change, Flood, Reach, Resolve
+from pynetwork.resources import vxlan_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from pynetwork.kernel.netlink import Message, NetlinkSocket
+    from pynetwork.peers import Entry
+
+__all__ = ["LinuxPeers"]
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH})
+
+
+class LinuxPeers:
+    """
+    See :class:`~pynetwork.peers.Peers`.
+
+    Args:
+        host: Socket of the host's own namespace; closed with this.
+    """
+
+    def __init__(self, host: NetlinkSocket) -> None:
+        self._host = host
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        self._host.close()
+
+    def apply(self, vni: int, change: Change) -> None:
+        """Put what is new in place, then drop what is gone; see :meth:`Peers.apply`."""
+        self._apply(self._index(vni), change)
+
+    def reconcile(self, vni: int, wanted: Collection[Entry]) -> int:
+        """Make the entries of a network *wanted*; see :meth:`Peers.reconcile`."""
+        index = self._index(vni)
+        found, half = self._found(index)
+        target = set(wanted)
+        slots = {entry.slot for entry in target}
+        missing = [e for e in target if e not in found or (isinstance(e, Reach) and e.mac in half)]
+        surplus = [entry for entry in found - target if entry.slot not in slots]
+        twice = [e for e in found - target if e.slot in slots and isinstance(e, Reach)]
+        stray = [mac for mac in half if ("mac", mac) not in slots]
+        self._send([fdb.fdb(e.mac, index, remote=e.vtep, delete=True) for e in twice], _GONE)
+        self._apply(index, Change(tuple(missing), tuple(surplus)))
+        self._send([fdb.fdb(mac, index, delete=True) for mac in stray], _GONE)
+        return len({entry.slot for entry in (*missing, *surplus, *twice)} | {("mac", mac) for mac in stray})
+
+    def _index(self, vni: int) -> int:
+        return answers.ifindex_of(self._host.ask(rtnl.get_link(vxlan_name(vni))))
+
+    def _apply(self, index: int, change: Change) -> None:
+        self._send([message for entry in change.put for message in _put(entry, index)], frozenset())
+        self._send([message for entry in change.drop for message in _drop(entry, index)], _GONE)
+
+    def _send(self, messages: Sequence[Message], harmless: frozenset[int]) -> None:
+        for error in self._host.batch(messages).values() if messages else ():
+            if error.errno not in harmless:
+                raise error
+
+    def _found(self, index: int) -> tuple[set[Entry], set[str]]:
+        """Return what there is, and the MACs that either the device or the bridge knows, but not both."""
+        entries = [fdb.parse(payload) for payload in self._host.dump(fdb.dump(index))]
+        own = [(entry.mac, entry.remote) for entry in entries if entry.own and entry.remote is not None]
+        behind = {entry.mac for entry in entries if entry.static and not entry.own}
+        neighbours = map(answers.parse_neighbour, self._host.dump(answers.dump_neighbours))
+        found: set[Entry] = {Flood(r) if mac == fdb.ANYONE else Reach(mac, r) for mac, r in own}
+        found.update(
+            Resolve(each.address, each.mac)
+            for each in neighbours
+            if each is not None and each.ifindex == index and each.permanent
+        )
+        return found, behind ^ {mac for mac, _ in own if mac != fdb.ANYONE}
+
+
+def _put(entry: Entry, index: int) -> tuple[Message, ...]:
+    match entry:
+        case Reach(mac=mac, vtep=vtep):
+            return (fdb.fdb(mac, index, remote=vtep), fdb.fdb(mac, index))
+        case Resolve(address=address, mac=mac):
+            return (rtnl.neighbour(address, index, mac=mac, replace=True),)
+        case Flood(vtep=vtep):
+            return (fdb.fdb(fdb.ANYONE, index, remote=vtep, append=True),)
+
+
+def _drop(entry: Entry, index: int) -> tuple[Message, ...]:
+    match entry:
+        case Reach(mac=mac, vtep=vtep):
+            return (fdb.fdb(mac, index, delete=True), fdb.fdb(mac, index, remote=vtep, delete=True))
+        case Resolve(address=address):
+            return (rtnl.neighbour(address, index, delete=True),)
+        case Flood(vtep=vtep):
+            return (fdb.fdb(fdb.ANYONE, index, remote=vtep, delete=True),)
