@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -178,6 +179,12 @@ class PortBinding:
             and (other.host_first, other.host_last)
             in {(None, None), (self.host_first, self.host_last), (self.host_port, self.host_end)}
         )
+
+    def at(self, host_port: int) -> PortBinding:
+        """Return it with its host port chosen: a number that was checked already."""
+        chosen = copy(self)
+        object.__setattr__(chosen, "host_port", host_port)
+        return chosen
 
     def numbers(self) -> Iterator[int]:
         """Yield the host's ports."""

@@ -122,6 +122,15 @@ def test_sockets_opened_inside_stay_there(namespaces: Namespaces, pinned: str) -
             socket.create_connection(("127.0.0.1", 4711)).close()
 
 
+def test_a_thread_that_is_at_home_needs_no_worker(namespaces: Namespaces, pinned: str) -> None:
+    this = threading.get_ident()
+    assert namespaces.home(threading.get_ident) == this
+    with entered(pinned):
+        assert namespaces.home(threading.get_ident) != this
+        assert namespaces.home(here) != here()
+    assert namespaces.call(pinned, threading.get_ident) != this
+
+
 def test_the_worker_starts_at_home_wherever_its_maker_is(pinned: str) -> None:
     home = here()
     fresh = Namespaces()

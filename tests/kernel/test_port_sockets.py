@@ -53,7 +53,7 @@ def a_range(**changes: Any) -> PublishedPort:
 
 @pytest.fixture
 def sockets(host: PrivateHost) -> Iterator[PortSockets]:
-    with closing(PortSockets(INSTANCE, here)) as sockets:
+    with closing(PortSockets(INSTANCE)) as sockets:
         yield sockets
 
 
@@ -122,7 +122,7 @@ def test_a_connection_from_a_port_is_not_in_its_way(sockets: PortSockets) -> Non
 
 def test_what_another_instance_keeps_is_taken_and_told(sockets: PortSockets) -> None:
     sockets.reserve(published())
-    with closing(PortSockets(OTHER, here)) as others:
+    with closing(PortSockets(OTHER)) as others:
         for port in (published(), a_range()):
             with pytest.raises(PortTakenError, match="another instance of pynetwork"):
                 others.reserve(port)
@@ -139,7 +139,7 @@ def test_an_address_of_another_host_is_refused(
 
 @pytest.mark.parametrize(("proto", "kind"), [("tcp", STREAM), ("udp", DATAGRAM)])
 def test_what_is_kept_is_free_when_released_or_closed(host: PrivateHost, proto: str, kind: int) -> None:
-    with closing(PortSockets(INSTANCE, here)) as sockets:
+    with closing(PortSockets(INSTANCE)) as sockets:
         assert sockets.reserve(published(proto=proto))
         assert not is_free(kind=kind)
         sockets.release(published(proto=proto))

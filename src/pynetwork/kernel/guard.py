@@ -22,7 +22,7 @@ from pynetwork.kernel.nfnetlink import FAMILIES, Item
 from pynetwork.resources import PublishedPort
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from pynetwork.kernel.netlink import Message, NetlinkSocket
     from pynetwork.resources import Resource
@@ -37,6 +37,7 @@ __all__ = [
     "release",
     "release_all",
     "remove_if_empty",
+    "together",
 ]
 
 #: The table, in the family ``inet``. Its keys look like IPv6 addresses: version, protocol, port, address.
@@ -67,11 +68,24 @@ def claims(port: PublishedPort, instance: str) -> dict[str, list[Item]]:
 
 
 def claim(port: PublishedPort, instance: str, *, exclusive: bool) -> Iterator[Message]:
-    """Yield what claims *port*."""
+    """Yield what claims *port*, and makes the sets for that."""
     yield nfnetlink.add_table(_INET, TABLE)
     for number, (name, items) in enumerate(claims(port, instance).items(), 1):
         yield nfnetlink.add_interval_set(_INET, TABLE, name, number)
         yield from nfnetlink.add_elements(_INET, TABLE, name, items, exclusive=exclusive)
+
+
+def together(ports: Iterable[PublishedPort], instance: str, *, delete: bool) -> Iterator[Message]:
+    """Yield what claims *ports*, or gives them up, in sets that there are: no more messages than sets."""
+    by_set: dict[str, list[Item]] = {}
+    for port in ports:
+        for name, items in claims(port, instance).items():
+            by_set.setdefault(name, []).extend(items)
+    for name, items in by_set.items():
+        if delete:
+            yield from nfnetlink.delete_elements(_INET, TABLE, name, items)
+        else:
+            yield from nfnetlink.add_elements(_INET, TABLE, name, items, exclusive=True)
 
 
 def release(port: PublishedPort, instance: str) -> Iterator[Message]:

@@ -219,6 +219,39 @@ class NftablesFirewall:
     # Elements
 
     def _transact(self, steps: Sequence[Step], *, replay: bool) -> None:
+        if replay or not self._transact_together(steps):
+            self._transact_each(steps, replay=replay)
+
+    def _transact_together(self, steps: Sequence[Step]) -> bool:
+        """
+        Take all of *steps* with one message for each set, if they are all of one kind.
+
+        Returns:
+            Whether that was done. Else nothing was: sets for claims may be missing, or what is refused
+            should be told step by step.
+        """
+        verbs = {step.verb for step in steps}
+        rules = [step.resource for step in steps if isinstance(step.resource, Rules)]
+        if len(rules) < len(steps) or verbs not in ({Verb.CREATE}, {Verb.DELETE}):
+            return False
+        delete = verbs == {Verb.DELETE}
+        ports = [rule for rule in rules if isinstance(rule, PublishedPort)]
+        others = [rule for rule in rules if not isinstance(rule, PublishedPort)]
+        messages: list[Message] = []
+        for some in (ports, others) if delete else (others, ports):
+            elements = [element for rule in some for element in rule.elements()]
+            exclusive = some is ports and not delete
+            ordered = reversed(elements) if delete else elements
+            messages += self._messages(ordered, delete=delete, exclusive=exclusive)
+        translated = [port for port in ports if port.nat]
+        messages += guard.together(translated, self._instance, delete=delete)
+        try:
+            nfnetlink.transact(self._nft, messages)
+        except NetlinkError:
+            return False
+        return True
+
+    def _transact_each(self, steps: Sequence[Step], *, replay: bool) -> None:
         messages: list[Message] = []
         of: list[int] = []
         for number, step in enumerate(steps):
@@ -241,7 +274,7 @@ class NftablesFirewall:
     def _one_by_one(self, steps: Sequence[Step]) -> None:
         for number, step in enumerate(steps):
             try:
-                self._transact((step,), replay=True)
+                self._transact_each((step,), replay=True)
             except RulesRefusedError as error:
                 raise RulesRefusedError(number) from error.__cause__
 

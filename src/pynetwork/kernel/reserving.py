@@ -33,7 +33,8 @@ class ReservingFirewall:
         self, rules: Firewall, instance: str, home: Callable[[Callable[[], object]], object]
     ) -> None:
         self._rules = rules
-        self._sockets = PortSockets(instance, home)
+        self._home = home
+        self._sockets = PortSockets(instance)
 
     @property
     def name(self) -> str:
@@ -42,16 +43,16 @@ class ReservingFirewall:
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """Take all of *steps*, or none, see :meth:`Firewall.apply`."""
+        # What is replayed is ours already, whoever sits on the port by now.
+        wanted = [
+            (number, step.resource)
+            for number, step in enumerate(() if replay else steps)
+            if step.verb is Verb.CREATE and isinstance(step.resource, PublishedPort)
+        ]
         reserved: list[PublishedPort] = []
         try:
-            # What is replayed is ours already, whoever sits on the port by now.
-            for number, step in enumerate(() if replay else steps):
-                if step.verb is Verb.CREATE and isinstance(step.resource, PublishedPort):
-                    try:
-                        if self._sockets.reserve(step.resource):
-                            reserved.append(step.resource)
-                    except PynetworkError as error:
-                        raise RulesRefusedError(number) from error
+            if wanted:
+                self._home(lambda: self._reserve(wanted, reserved))
             self._rules.apply(steps, replay=replay)
         except BaseException:
             for port in reserved:
@@ -65,6 +66,14 @@ class ReservingFirewall:
                 self._sockets.release(resource)
             elif step.verb is Verb.DELETE and isinstance(resource, Ruleset):
                 self._sockets.close()  # of ports that went with it
+
+    def _reserve(self, wanted: Sequence[tuple[int, PublishedPort]], reserved: list[PublishedPort]) -> None:
+        for number, port in wanted:
+            try:
+                if self._sockets.reserve(port):
+                    reserved.append(port)
+            except PynetworkError as error:
+                raise RulesRefusedError(number) from error
 
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`Firewall.observe`."""

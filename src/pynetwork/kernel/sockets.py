@@ -25,7 +25,7 @@ from pynetwork.kernel.netlink import Message, NetlinkSocket, attributes
 from pynetwork.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from pynetwork.resources import PublishedPort
     from pynetwork.resources.base import Key
@@ -68,12 +68,11 @@ class PortSockets:
     Args:
         instance: Hexadecimal id of the owner: the socket of another of its processes is no obstacle,
             that of another instance is.
-        home: Calls a function in the host's network namespace.
     """
 
-    def __init__(self, instance: str, home: Callable[[Callable[[], object]], object]) -> None:
-        self._home = home
+    def __init__(self, instance: str) -> None:
         self._mark = _MARK | int(instance[:7], 16)
+        self._program = _Program()
         self._lock = threading.Lock()
         self._kept: dict[Key, list[socket.socket]] = {}
         self._count = 0
@@ -82,6 +81,8 @@ class PortSockets:
     def reserve(self, port: PublishedPort) -> bool:
         """
         Keep the host's ports of *port*, unless they are kept already by a process of ours.
+
+        The host is the network namespace of the calling thread.
 
         Returns:
             Whether they are kept from now on because of this call, which :meth:`release` takes back.
@@ -93,11 +94,11 @@ class PortSockets:
         if not port.nat or port.proto == "sctp" or port.key in self._kept:
             return False
         if port.last - port.first >= _MOST:
-            self._home(lambda: _check_all(port, self._mark))
+            _check_all(port, self._mark)
             return False
         bound: list[socket.socket] = []
         try:
-            self._home(lambda: bound.extend(_bound(port, self._mark)))
+            bound.extend(_bound(port, self._mark, self._program.packed))
             with self._lock:
                 if bound and self._has_room(len(bound)):
                     self._kept.setdefault(port.key, []).extend(bound)
@@ -107,7 +108,7 @@ class PortSockets:
             if error.errno not in _SHORT:
                 raise
             _close(bound)
-            self._home(lambda: _check_all(port, self._mark))
+            _check_all(port, self._mark)
             self._warn()
         finally:
             _close(bound)
@@ -156,23 +157,22 @@ def _close(sockets: Iterable[socket.socket]) -> None:
         each.close()
 
 
-def _bound(port: PublishedPort, mark: int) -> Iterator[socket.socket]:
+def _bound(port: PublishedPort, mark: int, program: bytes) -> Iterator[socket.socket]:
     for number in range(port.first, port.last + 1):
         try:
-            yield _keep(port, number, mark)
+            yield _keep(port, number, mark, program)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
             _check(port, mark)  # all is well if it is one of ours
 
 
-def _keep(port: PublishedPort, number: int, mark: int) -> socket.socket:
+def _keep(port: PublishedPort, number: int, mark: int, program: bytes) -> socket.socket:
     kind = socket.SOCK_DGRAM if port.proto == "udp" else socket.SOCK_STREAM
     kept = socket.socket(_family(port), kind | socket.SOCK_CLOEXEC)
     try:
         kept.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
-        buffer = _Program()
-        kept.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, buffer.packed)
+        kept.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         if kind == socket.SOCK_STREAM:
             kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that end are no matter
         _bind(kept, port, number)
@@ -185,10 +185,10 @@ def _keep(port: PublishedPort, number: int, mark: int) -> socket.socket:
 
 
 def _bind(each: socket.socket, port: PublishedPort, number: int) -> None:
-    if each.family == socket.AF_INET6:
+    if port.version == 6:
         each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     try:
-        each.bind((port.host or ("::" if each.family == socket.AF_INET6 else "0.0.0.0"), number))  # noqa: S104 - on purpose
+        each.bind((port.host or ("::" if port.version == 6 else "0.0.0.0"), number))  # noqa: S104 - on purpose
     except OSError as error:
         if error.errno != errno.EADDRNOTAVAIL:
             raise

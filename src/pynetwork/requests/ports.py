@@ -52,6 +52,8 @@ def choose_ports(
         ConflictError: Ports that are opened overlap a range that is.
         ExhaustedError: None is free.
     """
+    if not asked:
+        return []
     chooser = _Chooser(core, draft, spec, avoid)
     for number, binding in enumerate(asked):
         # In the order they were asked for, which is that of their keys.
@@ -87,6 +89,8 @@ class _Chooser:
         avoid: What must not be chosen.
         given: The host ports chosen in the same request, and so not recorded yet.
         chosen: What they are of.
+        network: The endpoint's.
+        how: Ports are published there.
     """
 
     core: Core
@@ -95,19 +99,28 @@ class _Chooser:
     avoid: Avoided
     given: PortIndex = attrs.field(factory=PortIndex)
     chosen: list[PortSpec] = attrs.field(factory=list)
+    network: AnyNetworkSpec = attrs.field(init=False)
+    how: Publishing = attrs.field(init=False)
+
+    @network.default
+    def _network(self) -> AnyNetworkSpec:
+        return self.core.network(self.endpoint.network).spec
+
+    @how.default
+    def _how(self) -> Publishing:
+        return _publishing(self.core, self.network)
 
     def choose(self, port: PortSpec) -> PortSpec:
         """Return *port* with its host port chosen, where it has one."""
-        network = self.core.network(self.endpoint.network).spec
-        how = _publishing(self.core, network)
+        how = self.how
         self.draft.turns.add(PORTS)
-        wanted = _checked(network, self.endpoint, how, port.binding)
+        wanted = _checked(self.network, self.endpoint, how, port.binding)
         versions = [v for v in wanted.versions if v in how.translated and self.endpoint.address(v)]
         if versions:
-            wanted = attrs.evolve(wanted, host_port=self._first_free(wanted, versions))
+            wanted = wanted.at(self._first_free(wanted, versions))
         if wanted.size > 1:
             self._check_apart(port.id, wanted, set(how.opened).intersection(wanted.versions))
-        return attrs.evolve(port, binding=wanted, versions=versions)
+        return PortSpec(id=port.id, endpoint=port.endpoint, binding=wanted, versions=versions)
 
     def _check_apart(self, identity: str, binding: PortBinding, versions: set[int]) -> None:
         """Check that a range that is opened is another one's equal, or has nothing in common with it."""
