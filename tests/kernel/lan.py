@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import selectors
 import socket
 import threading
@@ -47,6 +48,11 @@ def version_of(address: str) -> int:
 
 def bridge_of(network: Network) -> str:
     return f"br-{network.id[:12]}"
+
+
+def bridge_mac(lab: Lab, network: Network) -> str:
+    shown = lab.host.run(["ip", "-j", "link", "show", bridge_of(network)]).stdout
+    return str(json.loads(shown)[0]["address"])
 
 
 class Answer(NamedTuple):
@@ -143,10 +149,11 @@ class Lab:
             version = subnet.version
             self.machine.run(["ip", f"-{version}", "route", "add", str(subnet), "via", HOST[version]])
 
-    def ping(self, place: Place, address: str) -> bool:
-        """Whether *address* answers to a ping."""
+    def ping(self, place: Place, address: str, *, wanted: bool = True) -> bool:
+        """Whether *address* answers to a ping, which is waited for with patience when it is *wanted*."""
+        patience = ["-c", "1", "-i", "0.1", "-w", str(int(_PATIENCE))] if wanted else ["-c", "1", "-W", "0.5"]
         with place.entered():
-            done = self.host.run(["ping", "-c", "1", "-W", "0.5", address], check=False)
+            done = self.host.run(["ping", *patience, address], check=False)
         return done.returncode == 0
 
 
@@ -234,6 +241,36 @@ def check(reached: dict[str, list[Question]], silent: Iterable[Question] = ()) -
     if wrong:
         raise AssertionError("\n".join(wrong))
     return {question: answer for question, answer in answers.items() if answer is not None}
+
+
+def is_heard(sender: Place, address: str, receiver: Place, *, wanted: bool = True, to: int = 4000) -> bool:
+    """
+    Return whether *receiver* hears datagrams that need no answer, at port 4000.
+
+    Args:
+        sender: Who sends them.
+        address: Where to.
+        receiver: Who listens at all of its addresses.
+        wanted: Whether they are waited for with patience.
+        to: The port that they are sent to.
+    """
+    family = _FAMILIES[version_of(address)]
+    deadline = time.monotonic() + (_PATIENCE if wanted else _SILENCE)
+    with contextlib.ExitStack() as stack:
+        with receiver.entered():
+            ear = stack.enter_context(
+                _server({4: "0.0.0.0", 6: "::"}[version_of(address)], socket.SOCK_DGRAM, 4000)
+            )
+        ear.settimeout(0.05)
+        with sender.entered():
+            mouth = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # no route, or refused by a rule
+                mouth.sendto(b"!", (address, to))
+            with contextlib.suppress(TimeoutError):
+                ear.recv(99)
+                return True
+    return False
 
 
 def _ask(questions: list[Question], patience: float) -> dict[Question, Answer | None]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.kernel.lan import HOST, LAN, Place, Question, bridge_of, check, everywhere
+from tests.kernel.lan import HOST, LAN, Place, Question, bridge_mac, bridge_of, check, everywhere
 
 from pynetwork import BridgeOptions, ConflictError, InvalidValueError
 
 if TYPE_CHECKING:
     from tests.kernel.lan import Box, Lab
 
-    from pynetwork import Network
 
 pytestmark = pytest.mark.root
 
@@ -25,11 +23,6 @@ def add_to_host(lab: Lab, *addresses: str) -> None:
     for address in addresses:
         more = ["nodad", "preferred_lft", "0"] if ":" in address else []
         lab.host.run(["ip", "address", "add", address, "dev", "lan", *more])
-
-
-def bridge_mac(lab: Lab, network: Network) -> str:
-    shown = lab.host.run(["ip", "-j", "link", "show", bridge_of(network)]).stdout
-    return str(json.loads(shown)[0]["address"])
 
 
 def by_gateway(box: Box, *destinations: str) -> None:
@@ -178,8 +171,9 @@ def test_pings_pass_in_routed_and_unprotected_networks_only(lab: Lab) -> None:
         for version, address in box.addresses.items():
             assert lab.ping(box, LAN[version])
             assert lab.ping(lab.home, address)
-            assert lab.ping(lab.lan, address) == is_passing
-            assert lab.ping(other, address) == (mode == "routed")
+            assert lab.ping(lab.lan, address, wanted=is_passing) == is_passing
+            is_routed = mode == "routed"
+            assert lab.ping(other, address, wanted=is_routed) == is_routed
 
 
 # Networks and each other

@@ -56,6 +56,7 @@ class Tables:
 
     def __init__(self, iptc: Any, version: int) -> None:  # noqa: ANN401 - it has no types
         self._iptc = iptc
+        self._version = version
         self._rule = {4: iptc.Rule, 6: iptc.Rule6}[version]
         self._table = {4: iptc.Table, 6: iptc.Table6}[version]
 
@@ -151,6 +152,8 @@ class Tables:
         ):
             if value:
                 setattr(rule, name, value)
+        if self._version == 6:
+            _mend_masks(rule, wire)
         for name, options in [*wire["matches"], ["comment", [["comment", wire["comment"]]]]]:
             match = rule.create_match(name)
             for option, value in options:
@@ -282,6 +285,18 @@ def _lock() -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _mend_masks(rule: Any, wire: Message) -> None:  # noqa: ANN401 - python-iptables has no types
+    """
+    Have the names of interfaces matched by all of their bits.
+
+    python-iptables (1.2) has the kernel compare the lowest bit of each byte for IPv6, so that ``lan``
+    passes for ``lo``, and one bridge for another.
+    """
+    for field, name in (("iniface_mask", wire["in"]), ("outiface_mask", wire["out"])):
+        if name:
+            setattr(rule.entry.ipv6, field, b"\xff" * (len(name.encode()) + 1))
 
 
 def _text(error: Exception) -> str:
