@@ -206,15 +206,12 @@ def _both(*rules: str) -> tuple[str, ...]:
     )
 
 
-# The host's own packets to itself come in by lo. Loopback addresses are routable on our bridges
-# (route_localnet), for the host's connections to ports published on 127.0.0.1, and for nothing else.
-_RAW: Final = (
-    'iifname "lo" accept',
-    "iifname @bridges ip daddr 127.0.0.0/8 drop",
-)
+# Loopback addresses are routable on our bridges (route_localnet), for the host's connections to ports
+# published on 127.0.0.1, and for nothing else.
+_RAW: Final = ("iifname @bridges ip daddr 127.0.0.0/8 drop",)
 
-# Answers to what went out under its own address are no direct access: so this comes behind the tracking
-# of connections, and before addresses are translated.
+# The host's own packets to itself come in by lo. Answers to what went out under its own address are no
+# direct access: so this comes behind the tracking of connections, and before addresses are translated.
 _DIRECT: Final = (
     'iifname "lo" accept',
     "iifname @bridges accept",
