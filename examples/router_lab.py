@@ -39,7 +39,7 @@ def main() -> None:
             print("--- from left to right: the time to live says that one router was on the way")
             right = controller.networks["right"].endpoints["right"].addresses[0].ip
             left.run(["ping", "-c1", "-W2", str(right)], check=True)
-            for interface, counted in router.statistics().items():
+            for interface, counted in router.stats().interfaces.items():
                 print(f"router {interface}: {counted}")
         finally:
             controller.erase()

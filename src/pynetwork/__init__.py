@@ -52,6 +52,9 @@ if TYPE_CHECKING:
         PoolRequest,
         Usage,
     )
+    from pynetwork.kernel.ending import Stopped
+    from pynetwork.kernel.figures import DiskStatistics, SandboxStatistics
+    from pynetwork.kernel.members import Process
     from pynetwork.kernel.stats import InterfaceStatistics
     from pynetwork.network import Network
     from pynetwork.plan import Plan, Step, Steps, Verb
@@ -80,6 +83,7 @@ __all__ = [
     "Controller",
     "DefaultIpam",
     "DefaultPool",
+    "DiskStatistics",
     "Driver",
     "Endpoint",
     "EndpointSpec",
@@ -107,16 +111,19 @@ __all__ = [
     "PoolRequest",
     "PortBinding",
     "PortTakenError",
+    "Process",
     "PynetworkError",
     "Report",
     "RequestError",
     "Sandbox",
     "SandboxSpec",
+    "SandboxStatistics",
     "Scope",
     "SqliteStore",
     "StaticRoute",
     "Step",
     "Steps",
+    "Stopped",
     "StoreError",
     "Subnet",
     "Surroundings",
@@ -160,6 +167,9 @@ _HOMES: Final = {
         "PoolRequest",
         "Usage",
     ),
+    "pynetwork.kernel.ending": ("Stopped",),
+    "pynetwork.kernel.figures": ("DiskStatistics", "SandboxStatistics"),
+    "pynetwork.kernel.members": ("Process",),
     "pynetwork.kernel.stats": ("InterfaceStatistics",),
     "pynetwork.network": ("Network",),
     "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),

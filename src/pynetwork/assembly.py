@@ -85,6 +85,7 @@ def assemble(
     ipams: Iterable[IpamDriver],
     driver_options: Mapping[str, Any],
     netns_dir: Path,
+    files_dir: Path,
     visible: bool,
 ) -> Core:
     """Return the core of an instance, its tables still empty. Arguments as of :class:`Controller`."""
@@ -122,6 +123,7 @@ def assemble(
         drivers=networks,
         defaults={name: make_options(networks[name], options) for name, options in driver_options.items()},
         netns_dir=netns_dir,
+        files_dir=files_dir,
         visible=visible,
         surroundings=surroundings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from contextlib import contextmanager
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from pynetwork.dns import NamesPort
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft, Engine
+    from pynetwork.etc import HostFiles
     from pynetwork.events import EventReader
     from pynetwork.kernel.netns import Namespaces
     from pynetwork.plan import Steps
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Records, Row
     from pynetwork.specs import EndpointSpec, SandboxSpec
-    from pynetwork.types import IPNetwork
+    from pynetwork.types import IPAddress, IPNetwork
 
 __all__ = ["Core", "Handle", "Surroundings"]
 
@@ -71,6 +73,18 @@ def _ephemeral_ports() -> tuple[int, int, tuple[tuple[int, int], ...]]:
     return ephemeral_ports()
 
 
+def _host_files() -> HostFiles:
+    from pynetwork.kernel.facts import host_files
+
+    return host_files()
+
+
+def _cgroup_problem() -> str:
+    from pynetwork.kernel.hierarchies import find_hierarchies
+
+    return find_hierarchies().problem
+
+
 @attrs.frozen(kw_only=True)
 class Surroundings:
     """
@@ -86,6 +100,8 @@ class Surroundings:
         boot_id: Tells this boot of the host from all others.
         ephemeral_ports: First and last of the ports that a host port is chosen from, and the ranges among
             them that are reserved.
+        host_files: What its ``resolv.conf`` and ``hosts`` say.
+        cgroup_problem: Why no control groups can be made there, nothing when they can.
         settle_seconds: How long recording that a request is done may wait for the next request to do
             it along.
     """
@@ -98,6 +114,8 @@ class Surroundings:
     is_alive: Callable[[str], bool] = _is_alive
     boot_id: Callable[[], str] = _boot_id
     ephemeral_ports: Callable[[], tuple[int, int, tuple[tuple[int, int], ...]]] = _ephemeral_ports
+    host_files: Callable[[], HostFiles] = _host_files
+    cgroup_problem: Callable[[], str] = _cgroup_problem
     settle_seconds: float = 0.02
 
 
@@ -114,8 +132,10 @@ class Core:
         drivers: Network drivers by name.
         defaults: Driver name to its default options.
         netns_dir: Where namespaces are pinned.
+        files_dir: Where the files of sandboxes are.
         visible: Whether they are named for people (``ip netns list``).
         surroundings: What is random, clocked or read from the host.
+        resolver: Addresses of the name server inside of each sandbox, if there is one.
         scratches: Open scratch blocks, innermost last; each collects what is made meanwhile.
         readers: Of events; closed with the controller.
         dns: The name server of its sandboxes, if there is to be any.
@@ -128,13 +148,20 @@ class Core:
     drivers: Registry[AnyDriver]
     defaults: Mapping[str, Any]
     netns_dir: Path
+    files_dir: Path
     visible: bool
     surroundings: Surroundings
     scratches: list[list[Handle]] = attrs.field(factory=list)
     readers: WeakSet[EventReader] = attrs.field(factory=WeakSet)
     is_closed: bool = False
     dns: NamesPort | None = None
+    resolver: tuple[IPAddress, ...] = ()
     _namespaces: Namespaces | None = None
+
+    @functools.cached_property
+    def cgroup_problem(self) -> str:
+        """Why no control groups can be made on this host; empty when they can."""
+        return self.surroundings.cgroup_problem()
 
     @contextmanager
     def reading(self) -> Iterator[Records]:

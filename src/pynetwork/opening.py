@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -67,15 +68,16 @@ class Opening:
             Its core, recovered; and what removes its directories for good, if they are ours.
         """
         netns_dir = _IP_NETNS if self.ip_netns else self.run_dir / "netns"
+        files_dir = self.run_dir / "files"
         store, erase = self.store, None
         if store is None:
             store = SqliteStore(
                 self.state_dir, history=_HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
             )
             stack.callback(store.close)
-            erase = partial(_remove_places, store, netns_dir)
+            erase = partial(_remove_places, store, netns_dir, files_dir)
         instance = instance_of(store, self.surroundings)
-        kernel, is_moving = self._kernel(stack, instance, store, netns_dir)
+        kernel, is_moving = self._kernel(stack, instance, store, (netns_dir, files_dir))
         core = assemble(
             instance,
             store,
@@ -85,6 +87,7 @@ class Opening:
             ipams=self.ipam,
             driver_options=self.driver_options,
             netns_dir=netns_dir,
+            files_dir=files_dir,
             visible=self.ip_netns,
         )
         reboot = rebooted(store, self.surroundings.boot_id())  # writes, so before all is read
@@ -94,16 +97,18 @@ class Opening:
             core.dns = _name_server(core)
         return core, erase
 
-    def _kernel(self, stack: ExitStack, instance: str, store: Store, netns_dir: Path) -> tuple[Kernel, bool]:
+    def _kernel(
+        self, stack: ExitStack, instance: str, store: Store, places: tuple[Path, Path]
+    ) -> tuple[Kernel, bool]:
         """Return the host, and whether it gets another firewall than it had."""
         if self.kernel is not None and not callable(self.kernel):
             return self.kernel, False
         previous = None
         if self.kernel is None:
             name, previous = firewall_of(store, self.firewall)
-            kernel = _linux_kernel(instance, netns_dir, name, previous)
+            kernel = _linux_kernel(instance, places, name, previous)
         else:
-            kernel = self.kernel(instance, netns_dir)
+            kernel = self.kernel(instance, places[0])
         stack.callback(kernel.close)
         return kernel, previous is not None
 
@@ -126,10 +131,10 @@ def _name_server(core: Core) -> NamesPort:
     return Service(core.engine.mirror, core.records)
 
 
-def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str | None) -> Kernel:
+def _linux_kernel(instance: str, places: tuple[Path, Path], firewall: str, previous: str | None) -> Kernel:
     from pynetwork.kernel.linux import LinuxKernel
 
-    kernel = LinuxKernel(instance, netns_dir, firewall)
+    kernel = LinuxKernel(instance, places[0], firewall, files_dir=places[1])
     if previous is not None:
         try:
             kernel.retire(previous)
@@ -139,9 +144,11 @@ def _linux_kernel(instance: str, netns_dir: Path, firewall: str, previous: str |
     return kernel
 
 
-def _remove_places(store: SqliteStore, netns_dir: Path) -> None:
+def _remove_places(store: SqliteStore, netns_dir: Path, files_dir: Path) -> None:
     from pynetwork.kernel.netns import IP_NETNS, remove_directory
 
     store.erase()
+    with suppress(OSError):  # never made, or another instance has files there
+        files_dir.rmdir()
     if netns_dir != IP_NETNS:
         remove_directory(netns_dir)

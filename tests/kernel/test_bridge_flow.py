@@ -236,7 +236,7 @@ def test_the_host_network_is_the_host_and_the_null_network_is_nothing(
     nothing = controller.new_network("null", "none").create_endpoint("e")
     nothing.join(alone)
     assert oracle.links(path_of(alone)).keys() == {"lo"}
-    assert alone.statistics() == {}
+    assert alone.stats().interfaces == {}
     with pytest.raises(ConflictError):
         nothing.join(box)
     assert controller.reconcile().is_clean
@@ -304,9 +304,9 @@ def test_default_routes_are_free_as_soon_as_their_endpoint_left(
 def test_counters_programs_and_threads_are_in_the_sandbox(controller: Controller) -> None:
     network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24"])
     endpoint, box = wire(controller, "n", "box")
-    before = box.statistics()["eth0"]
+    before = box.stats().interfaces["eth0"]
     assert ping(box, network.gateways[0], "-s", "1000")
-    after = box.statistics()
+    after = box.stats().interfaces
     assert after.keys() == {"eth0"}
     assert after["eth0"].tx_packets > before.tx_packets
     assert after["eth0"].tx_bytes - before.tx_bytes > 1000 < after["eth0"].rx_bytes - before.rx_bytes

@@ -41,7 +41,7 @@ def cycle(controller: Controller, number: int) -> None:
             box.delete()
             endpoint.delete()
         case 2:
-            box.statistics()
+            box.stats()
             with box.entered():
                 pass
             endpoint.leave()

@@ -16,7 +16,7 @@ ROOT = Path(pynetwork.__file__).parent
 # The floors of the design, lowest first; a folder stands for all modules in it.
 FLOORS = (
     ("errors", "types", "log", "ports"),
-    ("specs", "resources"),
+    ("specs", "resources", "etc"),
     ("plan", "peers"),
     ("drivers", "ipam"),
     ("kernel",),

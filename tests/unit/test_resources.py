@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +22,11 @@ from pynetwork.resources import (
     Announce,
     Bridge,
     BridgePort,
+    Cgroup,
+    Directory,
     Effect,
     FdbEntry,
+    File,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -42,6 +46,10 @@ NS = "/run/pynetwork/netns/a"
 IN = f"nsenter --net={NS} "
 MAC = "02:00:00:00:00:01"
 OTHER_MAC = "02:00:00:00:00:02"
+GROUP = "jobs/pynetwork-1.2"
+GROUP_DIR = f"/sys/fs/cgroup/{GROUP}"
+PART = "# pynetwork keeps what follows up to date\\n{}# pynetwork: all outside of these two lines is yours\\n"
+WHOLE = "# Kept up to date by pynetwork until somebody edits it (sha256 of the rest: {})\\n"
 VETH = Veth(name="veth0", netns=NS, peer="eth0", mac=MAC)
 VXLAN = Vxlan(name="vx-7", vni=7, local="192.0.2.1", mtu=1450)
 PORT = BridgePort(dev="vx-7", bridge="br0")
@@ -56,6 +64,33 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         Netns(path=NS, adopted="/proc/7/ns/net"),
         [f"touch {NS}", f"mount --bind /proc/7/ns/net {NS}"],
         [f"umount --lazy {NS}", f"rm {NS}"],
+    ),
+    (Directory(path="/run/f/a"), ["mkdir -p /run/f/a"], ["rm -r /run/f/a"]),
+    (
+        File(path="/run/f/a/hostname", text="it's 100%\n"),
+        ["printf 'it'\"'\"'s 100%%\\n' > /run/f/a/hostname"],
+        ["rm /run/f/a/hostname"],
+    ),
+    (
+        File(path="/run/f/a/hosts", text="x\n", upkeep="part"),
+        ["printf '" + PART.format("x\\n") + "' > /run/f/a/hosts"],
+        ["rm /run/f/a/hosts"],
+    ),
+    (
+        File(path="/run/f/a/resolv.conf", text="x\n", upkeep="whole"),
+        ["printf '" + WHOLE.format(hashlib.sha256(b"x").hexdigest()) + "x\\n' > /run/f/a/resolv.conf"],
+        ["rm /run/f/a/resolv.conf"],
+    ),
+    (Cgroup(path=GROUP), [f"mkdir {GROUP_DIR}"], [f"echo 1 > {GROUP_DIR}/cgroup.kill", f"rmdir {GROUP_DIR}"]),
+    (
+        Cgroup(path=GROUP, memory=1 << 20, cpus=1.5, pids=7),
+        [
+            f"mkdir {GROUP_DIR}",
+            f"echo 1048576 > {GROUP_DIR}/memory.max",
+            f"echo '150000 100000' > {GROUP_DIR}/cpu.max",
+            f"echo 7 > {GROUP_DIR}/pids.max",
+        ],
+        [f"echo 1 > {GROUP_DIR}/cgroup.kill", f"rmdir {GROUP_DIR}"],
     ),
     (
         Sysctl(name="net.ipv4.ip_forward", value="1"),
@@ -182,6 +217,25 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
 
 UPDATED: list[tuple[Resource, Resource, list[str]]] = [
     (
+        File(path="/f/a/hostname", text="a\n"),
+        File(path="/f/a/hostname", text="b\n"),
+        ["printf 'b\\n' > /f/a/hostname"],
+    ),
+    (
+        Cgroup(path=GROUP, memory=1 << 20, cpus=1.5, pids=7),
+        Cgroup(path=GROUP),
+        [
+            f"echo max > {GROUP_DIR}/memory.max",
+            f"echo max > {GROUP_DIR}/cpu.max",
+            f"echo max > {GROUP_DIR}/pids.max",
+        ],
+    ),
+    (
+        Cgroup(path=GROUP, pids=7),
+        Cgroup(path=GROUP, pids=8, cpus=0.25),
+        [f"echo '25000 100000' > {GROUP_DIR}/cpu.max", f"echo 8 > {GROUP_DIR}/pids.max"],
+    ),
+    (
         Bridge(name="br0"),
         Bridge(name="br0", multicast_snooping=True),
         ["ip link set br0 type bridge mcast_snooping 1"],
@@ -264,6 +318,9 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
     (Netns(path=NS), NETNS_KEY, set()),
     (Sysctl(name="a.b", value="1"), ("sysctl", None, "a.b"), set()),
     (Sysctl(netns=NS, name="a.b", value="1"), ("sysctl", NS, "a.b"), {NETNS_KEY}),
+    (Directory(path="/f/a"), ("directory", "/f/a"), set()),
+    (File(path="/f/a/hosts", text=""), ("file", "/f/a/hosts"), {("directory", "/f/a")}),
+    (Cgroup(path=GROUP, pids=1), ("cgroup", GROUP), set()),
     (Bridge(name="br0"), ("link", None, "br0"), set()),
     (VETH, ("link", None, "veth0"), set()),
     (LinkSysctl(netns=NS, dev="eth0", name="a.b", value="1"), ("sysctl", NS, "a.b"), {PEER_KEY, NETNS_KEY}),

@@ -58,7 +58,7 @@ def test_what_users_receive_is_importable_from_the_top() -> None:
     """Whatever class a public method of a handle or a controller returns has a public name."""
     kinds = (pynetwork.Controller, pynetwork.Network, pynetwork.Endpoint, pynetwork.Sandbox)
     known = {"Any", "Iterator", "Self", "Mapping", "Path", "AbstractContextManager", "CompletedProcess"}
-    known |= {"Popen", "IPAddress", "IPInterface", "IPNetwork", "None"}
+    known |= {"Popen", "IPAddress", "IPInterface", "IPNetwork", "None", "NoReturn"}
     for kind in kinds:
         for name, member in vars(kind).items():
             function = member.fget if isinstance(member, property) else member

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "reconcile"]
 
 _DETAILS: Final = 20  # lines of what happened that are told, of each scope
-_ORDER = ("network", "sandbox", "join", "port")
+_ORDER = ("network", "sandbox", "files", "join", "port")
 
 
 @attrs.frozen(kw_only=True)

@@ -13,7 +13,7 @@ import attrs
 
 from pynetwork.errors import PynetworkError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
-from pynetwork.kernel.compile import Filter, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel.compile import Do, Filter, Make, Pin, Send, Treat, Unpin, Write
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.netlink import NetlinkSocket
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
+    from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.host_links import HostLinks
     from pynetwork.kernel.netlink import Message, NetlinkError
-    from pynetwork.kernel.netns import Namespaces, Opened
+    from pynetwork.kernel.netns import Namespaces
+    from pynetwork.kernel.spares import Opened
 
 __all__ = ["PREPARED", "Chunk", "Indexes", "Outcome"]
 
@@ -45,6 +47,7 @@ class _Place(Protocol):
 
     namespaces: Namespaces
     links: HostLinks
+    groups: Groups
 
     @property
     def host(self) -> NetlinkSocket:
@@ -240,6 +243,8 @@ class Chunk:
                     netns.unpin(path)
                 case Treat(act=act):
                     act(self._kernel.links)
+                case Do(act=act):
+                    act(self._kernel)
         except (OSError, PynetworkError) as error:
             self._outcome.fail(position, error)
             return False

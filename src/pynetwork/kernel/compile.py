@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 
 from pynetwork.errors import UnavailableError
-from pynetwork.kernel import fdb, rtnl
+from pynetwork.kernel import fdb, files, rtnl
 from pynetwork.kernel.firewall import is_of_firewall
 from pynetwork.plan import Step, Verb
 from pynetwork.resources import (
     Address,
     Bridge,
     BridgePort,
+    Cgroup,
+    Directory,
     FdbEntry,
+    File,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -32,13 +35,16 @@ from pynetwork.resources import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netlink import Message
     from pynetwork.resources import Resource
 
 __all__ = [
+    "Do",
     "Filter",
     "Host",
     "Lookup",
+    "Machine",
     "Make",
     "Operation",
     "Pin",
@@ -93,6 +99,15 @@ class Host(Protocol):
 
     def drop_address(self, address: Address) -> None:
         """Delete an address that is ours."""
+        ...
+
+
+class Machine(Protocol):
+    """What of a host is no network."""
+
+    @property
+    def groups(self) -> Groups:
+        """Its control groups."""
         ...
 
 
@@ -154,7 +169,15 @@ class Treat:
     act: Callable[[Host], None]
 
 
-Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat
+@attrs.frozen
+class Do:
+    """Do something with the host's files or control groups, perhaps again."""
+
+    place: None
+    act: Callable[[Machine], None]
+
+
+Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat | Do
 
 
 def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
@@ -171,11 +194,30 @@ def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     resource = step.resource
     if is_of_firewall(resource):
         return (Filter(None, step),)
+    act = _of_machine(step)
+    if act is not None:
+        return (Do(None, act),)
     if step.verb is Verb.DELETE:
         return _delete(resource)
     if step.verb is Verb.UPDATE:
         return _update(resource, step.previous)
     return _create(resource, group)
+
+
+def _of_machine(step: Step) -> Callable[[Machine], None] | None:
+    """Return what to do for a file, a directory or a control group; None for all else."""
+    resource, is_end = step.resource, step.verb is Verb.DELETE
+    match resource:
+        case Directory(path=path):
+            act = files.remove_directory if is_end else files.make_directory
+            return lambda _: act(path)
+        case File(path=path):
+            return (lambda _: files.remove_file(path)) if is_end else (lambda _: files.write(resource))
+        case Cgroup():
+            if is_end:
+                return lambda machine: machine.groups.remove(resource)
+            return lambda machine: machine.groups.make(resource)
+    return None
 
 
 def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: C901, PLR0911 - a case for each kind

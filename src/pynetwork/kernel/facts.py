@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pynetwork.etc import HostFiles
 from pynetwork.kernel import answers, rtnl
 from pynetwork.kernel.netlink import NetlinkSocket
 
@@ -22,6 +23,7 @@ __all__ = [
     "RESOLV_CONF",
     "boot_id",
     "ephemeral_ports",
+    "host_files",
     "host_networks",
     "is_alive",
     "machine_seed",
@@ -75,6 +77,25 @@ def _nameservers(path: Path) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6A
             if words[:1] == ["nameserver"] and len(words) > 1:
                 with suppress(ValueError):
                     yield ipaddress.ip_address(words[1].partition("%")[0])
+
+
+def host_files() -> HostFiles:
+    """Return what the host's ``resolv.conf``, or the one behind systemd's stub, and ``hosts`` say."""
+    resolv_conf = RESOLV_CONF
+    if tuple(_nameservers(resolv_conf)) == (_STUB,) and RESOLVED_CONF.exists():
+        resolv_conf = RESOLVED_CONF
+    return HostFiles(
+        resolv_conf=_text_of(resolv_conf),
+        hosts=_text_of(Path("/etc/hosts")),
+        name=os.uname().nodename,
+        ipv6=Path("/proc/net/if_inet6").exists(),
+    )
+
+
+def _text_of(path: Path) -> str:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
 
 
 def ephemeral_ports() -> tuple[int, int, tuple[tuple[int, int], ...]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pynetwork.kernel.netns import Opened
+    from pynetwork.kernel.spares import Opened
 
 __all__ = ["Fresh"]
 

@@ -14,12 +14,13 @@ from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
 from pynetwork.kernel.announce import announce
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
-from pynetwork.kernel.compile import Make, Treat, compile_step, create_bridge
+from pynetwork.kernel.compile import Do, Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.conntrack import forget
 from pynetwork.kernel.diagnosis import gather
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
+from pynetwork.kernel.groups import Groups
 from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.diagnosis import HostFacts
     from pynetwork.kernel.firewall import Firewall
+    from pynetwork.kernel.spares import Opened
     from pynetwork.plan import Step
 
 __all__ = ["LinuxKernel"]
@@ -62,12 +64,15 @@ class LinuxKernel:
         netns_dir: Where namespaces are pinned.
         firewall: Name of the firewall that takes rules: ``nftables``, ``iptables``, ``none``, or ``auto``
             for what the host has.
+        files_dir: Where the files of sandboxes are; beside *netns_dir* when None.
 
     Raises:
         UnavailableError: A privilege is missing.
     """
 
-    def __init__(self, instance: str, netns_dir: Path, firewall: str = "auto") -> None:
+    def __init__(
+        self, instance: str, netns_dir: Path, firewall: str = "auto", *, files_dir: Path | None = None
+    ) -> None:
         check_privileges()
         self._instance = instance
         self._firewall_name = firewall
@@ -82,6 +87,8 @@ class LinuxKernel:
         self._suffix = f".{instance[:8]}"
         self._directory = netns_dir
         self._has_directory = False
+        self._files_dir = netns_dir.parent / "files" if files_dir is None else files_dir
+        self.groups = Groups()
         self.namespaces = netns.Namespaces(_prepare_namespace, spares=_SPARES)
         self._bridges: Indexes = {}
         self._fresh = Fresh()
@@ -130,6 +137,8 @@ class LinuxKernel:
             group=self.group,
             directory=self._directory,
             suffix=self._suffix,
+            files_dir=self._files_dir,
+            groups=self.groups,
         )
         return observer.observe(expected)
 
@@ -214,7 +223,7 @@ class LinuxKernel:
         self,
         steps: Sequence[Step],
         operations: Sequence[tuple[int, Operation]],
-        opened: dict[str, netns.Opened],
+        opened: dict[str, Opened],
     ) -> None:
         done: set[int] = set()
         indexes = dict(self._bridges)
@@ -383,7 +392,7 @@ def _failure(
     return StepFailedError(
         steps[failed],
         [step for number, step in enumerate(steps) if number not in undone],
-        half_done=any(at in done or isinstance(operation, Treat) for at, operation in own),
+        half_done=any(at in done or isinstance(operation, Treat | Do) for at, operation in own),
     )
 
 

@@ -12,14 +12,14 @@ import errno
 import fcntl
 import os
 import threading
-import time
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from pynetwork.errors import InvalidValueError, UnavailableError
 from pynetwork.kernel import syscalls
 from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.kernel.spares import Opened, Spares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +40,6 @@ T = TypeVar("T")
 IP_NETNS: Final = Path("/run/netns")
 _OWN: Final = "/proc/thread-self/ns/net"
 _NS_GET_NSTYPE: Final = 0xB703  # linux/nsfs.h
-_FEW: Final = 2  # spares; as few are made up for at once
-_QUIET_SECONDS: Final = 0.005
 _TMPFS_FLAGS: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 
 
@@ -56,6 +54,19 @@ class _Job:
         self.error: BaseException | None = None
         self.done = threading.Lock()  # the cheapest thing to wait for
         self.done.acquire()
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            self.result = self.function()
+        except BaseException as error:  # noqa: BLE001 - it is the caller's, who gets it
+            self.error = error
+
+    def outcome(self) -> object:
+        """Return what came of it, or raise it."""
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class Namespaces:
@@ -101,6 +112,45 @@ class Namespaces:
             return function()
 
         return self._run(at_home)
+
+    def apart(
+        self, path: str | None, function: Callable[[], T], *, undo: Callable[[T], None] | None = None
+    ) -> T:
+        """
+        Return what *function* returns when it is called in the namespace that *path* is, or the host's.
+
+        In a thread of its own, which ends with it: it may change what cannot be changed back, such as the
+        mounts that it sees, and take its time. The thread starts with the working directory of the caller.
+
+        Args:
+            path: The file that pins the namespace; None is the host's own.
+            function: What to call.
+            undo: Called with what it returned when the caller is interrupted and will never have it.
+        """
+        if self._closed:
+            msg = "the namespace worker is closed"
+            raise UnavailableError(msg)
+
+        def there() -> T:
+            descriptor = self._home if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
+            finally:
+                if path is not None:
+                    os.close(descriptor)
+            return function()
+
+        job = _Job(there)
+        thread = threading.Thread(target=job.run, name="pynetwork-apart", daemon=True)
+        thread.start()
+        try:
+            thread.join()
+        except BaseException:
+            thread.join()
+            if undo is not None and job.error is None:
+                undo(job.result)  # type: ignore[arg-type]  # what the function returned
+            raise
+        return job.outcome()  # type: ignore[return-value]  # likewise
 
     @property
     def home_path(self) -> str:
@@ -177,16 +227,11 @@ class Namespaces:
                 self._thread.start()
             self._jobs.put(job)
         job.done.acquire()
-        if job.error is not None:
-            raise job.error
-        return job.result  # type: ignore[return-value]  # what the function returned
+        return job.outcome()  # type: ignore[return-value]  # what the function returned
 
     def _work(self, jobs: SimpleQueue[_Job | None]) -> None:
         while (job := jobs.get()) is not None:
-            try:
-                job.result = job.function()
-            except BaseException as error:  # noqa: BLE001 - it is the caller's, who gets it
-                job.error = error
+            job.run()
             if self._lost:
                 self._abandon(jobs)
             job.done.release()
@@ -210,83 +255,6 @@ class Namespaces:
                 job.error = UnavailableError("the namespace worker was lost; try again")
                 job.done.release()
         jobs.put(None)
-
-
-class Opened(NamedTuple):
-    """A namespace that is open: whoever holds this keeps it alive."""
-
-    descriptor: int
-    socket: NetlinkSocket
-
-    def close(self) -> None:
-        """Let go of it."""
-        os.close(self.descriptor)
-        self.socket.close()
-
-
-class Spares:
-    """
-    New namespaces, made ahead by a thread of their own.
-
-    They are made when nobody has wanted one for a while, or when few are left: making them takes the
-    kernel's and the interpreter's locks from whoever is wiring containers just now.
-
-    Args:
-        make: Returns one. It runs in that thread.
-        size: How many are kept; 0 for none, and no thread.
-    """
-
-    def __init__(self, make: Callable[[], Opened], size: int) -> None:
-        self._make = make
-        self._size = size
-        self._ready: list[Opened] = []
-        self._wanted = threading.Condition()
-        self._last_taken = 0.0
-        self._thread: threading.Thread | None = None
-        self._closed = False
-
-    def take(self) -> Opened | None:
-        """Return one that is ready, None when there is none; from now on some are made ahead."""
-        if not self._size:
-            return None
-        with self._wanted:
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._work, name="pynetwork-spares", daemon=True)
-                self._thread.start()
-            self._last_taken = time.monotonic()
-            if len(self._ready) in {_FEW, self._size}:
-                self._wanted.notify()
-            return self._ready.pop() if self._ready else None
-
-    def close(self) -> None:
-        """Close those that are left and end the thread."""
-        with self._wanted:
-            self._closed = True
-            self._wanted.notify()
-        if self._thread is not None:
-            self._thread.join()
-        while self._ready:
-            self._ready.pop().close()
-
-    def _work(self) -> None:
-        while self._wait():
-            try:
-                opened = self._make()
-            except OSError:
-                return  # the next caller makes its own, and hears why it cannot
-            with self._wanted:
-                self._ready.append(opened)
-
-    def _wait(self) -> bool:
-        """Wait until one should be made; False when it is time to end."""
-        with self._wanted:
-            while not self._closed:
-                missing = self._size - len(self._ready)
-                quiet = time.monotonic() - self._last_taken
-                if missing and (len(self._ready) < _FEW or quiet >= _QUIET_SECONDS):
-                    return True
-                self._wanted.wait(_QUIET_SECONDS - quiet if missing else None)
-        return False
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

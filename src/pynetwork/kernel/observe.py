@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.kernel import answers, fdb, netns, rtnl, sysctl
+from pynetwork.kernel import answers, fdb, files, netns, rtnl, sysctl
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.plan import Plan
 from pynetwork.resources import (
     Address,
     Bridge,
     BridgePort,
+    Cgroup,
+    Directory,
     FdbEntry,
+    File,
     LinkSysctl,
     LinkUp,
     Neighbour,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pynetwork.kernel.answers import AddressInfo, LinkInfo, NeighbourInfo, RouteInfo
+    from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netns import Namespaces
     from pynetwork.resources import Resource
 
@@ -103,7 +108,9 @@ class Observer:
         host: Opens a snapshot of the host's own namespace.
         group: Of links that are ours.
         directory: Where our namespaces are pinned.
-        suffix: What the names of their files end with.
+        suffix: What the names of all that is ours end with.
+        files_dir: Where the files of our sandboxes are.
+        groups: The host's control groups.
     """
 
     namespaces: Namespaces
@@ -111,6 +118,8 @@ class Observer:
     group: int
     directory: Path
     suffix: str
+    files_dir: Path
+    groups: Groups
     _places: dict[str | None, Snapshot | None] = attrs.field(factory=dict, init=False)
 
     def observe(self, expected: Plan) -> Plan:
@@ -141,6 +150,8 @@ class Observer:
             return self._setting(item)
         if isinstance(item, Bridge):
             return self._bridge(item)
+        if isinstance(item, Directory | File | Cgroup):
+            return self._of_machine(item)
         if isinstance(item, Veth):
             return self._veth(item)
         if isinstance(item, Vxlan):
@@ -149,6 +160,13 @@ class Observer:
             return self._at_port(item)
         place = self._place(getattr(item, "netns", None))
         return None if place is None else _configured(item, place)
+
+    def _of_machine(self, item: Directory | File | Cgroup) -> Resource | None:
+        if isinstance(item, File):
+            return files.seen(item)
+        if isinstance(item, Cgroup):
+            return self.groups.seen(item)
+        return item if os.path.isdir(item.path) else None  # noqa: PTH112 - a path as text
 
     def _setting(self, item: Sysctl | LinkSysctl) -> Resource | None:
         if item.netns is not None and self._place(item.netns) is None:
@@ -227,6 +245,13 @@ class Observer:
             for path in sorted(self.directory.iterdir()):
                 if path.name.endswith(self.suffix) and ("netns", str(path)) not in known:
                     yield Netns(path=str(path))
+        for stray in files.strangers(self.files_dir, self.suffix):
+            if ("directory", stray) not in known:
+                yield Directory(path=stray)
+        parents = {item.path.rpartition("/")[0] for item in expected if isinstance(item, Cgroup)}
+        for stray in self.groups.strangers(parents, self.suffix):
+            if ("cgroup", stray) not in known:
+                yield Cgroup(path=stray)
 
 
 def _stranger(link: LinkInfo) -> Resource:

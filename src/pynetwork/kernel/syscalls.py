@@ -11,11 +11,14 @@ __all__ = [
     "CLONE_FS",
     "CLONE_NEWNET",
     "CLONE_NEWNS",
+    "CLONE_NEWUTS",
     "MNT_DETACH",
     "MS_BIND",
     "MS_PRIVATE",
     "MS_REC",
+    "MS_SLAVE",
     "mount",
+    "setdomainname",
     "setns",
     "umount",
     "unshare",
@@ -24,6 +27,7 @@ __all__ = [
 # linux/sched.h, linux/mount.h
 CLONE_FS: Final = 0x00000200
 CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUTS: Final = 0x04000000
 CLONE_NEWNET: Final = 0x40000000
 MS_NOSUID: Final = 0x2
 MS_NODEV: Final = 0x4
@@ -31,6 +35,7 @@ MS_NOEXEC: Final = 0x8
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
+MS_SLAVE: Final = 0x80000
 MNT_DETACH: Final = 0x2
 
 
@@ -64,3 +69,9 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 def umount(target: str, flags: int = 0) -> None:
     """Unmount what is mounted on *target*."""
     _check(_libc().umount2(target.encode(), flags), "umount2", target)
+
+
+def setdomainname(name: str) -> None:
+    """Set the domain that the calling thread's host is said to be in."""
+    text = name.encode()
+    _check(_libc().setdomainname(text, ctypes.c_size_t(len(text))), "setdomainname")

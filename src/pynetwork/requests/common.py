@@ -13,12 +13,15 @@ from pynetwork.ipam import Pool
 from pynetwork.store import Delete, PrefixUnchanged, Put
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pynetwork.core import Core
     from pynetwork.engine import Draft
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Row
-    from pynetwork.specs import PortSpec, Subnet
+    from pynetwork.specs import EndpointSpec, PortSpec, Subnet
 
 __all__ = [
+    "by_claim",
     "driver_of",
     "join_scope",
     "network_scope",
@@ -87,6 +90,24 @@ def driver_of(core: Core, network: AnyNetworkSpec) -> AnyDriver:
         )
         raise UnavailableError(msg)
     return driver
+
+
+def by_claim(core: Core, members: Iterable[EndpointSpec]) -> list[EndpointSpec]:
+    """
+    Return the endpoints of a sandbox by their claim to provide its default routes, the highest first.
+
+    Higher priority; not internal; more address families; joined earlier (libnetwork's order, with age in
+    place of the network's name).
+    """
+    return sorted(
+        members,
+        key=lambda spec: (
+            -spec.priority,
+            core.network(spec.network).spec.internal,
+            -len(spec.addresses),
+            spec.joined,
+        ),
+    )
 
 
 def rename(draft: Draft, row: Row[Any], taken: str | None, owner: str, name: str) -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.engine.codec import changed
 from pynetwork.errors import ConflictError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import driver_of, join_scope, network_scope, port_key, ports_of, sandbox_lock
+from pynetwork.requests.common import (
+    by_claim,
+    driver_of,
+    join_scope,
+    network_scope,
+    port_key,
+    ports_of,
+    sandbox_lock,
+)
+from pynetwork.requests.files import refresh_files
 from pynetwork.requests.ports import rechoose
 
 if TYPE_CHECKING:
@@ -119,6 +128,7 @@ def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
 def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
     """Choose the providers of the default routes, and plan the members that are new or changed by it."""
     owners = _default_routes(core, [row.spec for row in members])
+    refresh_files(core, draft, sandbox, [row.spec for row in members])
     for row in members:
         spec = changed(row.spec, default_via=owners.get(row.spec.id, ()))
         if core.records.endpoints[spec.id].spec == spec:
@@ -132,23 +142,13 @@ def _default_routes(core: Core, members: Iterable[EndpointSpec]) -> dict[str, tu
     """
     Return the next hops each endpoint provides, one of a family in the whole sandbox.
 
-    The first in this order wins, separately for IPv4 and IPv6: higher priority; not internal; more
-    address families; joined earlier (libnetwork's order, with age in place of the network's name).
+    The one of the highest claim wins, separately for IPv4 and IPv6.
     """
-    networks = {spec.network: core.network(spec.network).spec for spec in members}
-    order = sorted(
-        members,
-        key=lambda spec: (
-            -spec.priority,
-            networks[spec.network].internal,
-            -len(spec.addresses),
-            spec.joined,
-        ),
-    )
+    order = by_claim(core, members)
     owners: dict[str, tuple[IPAddress, ...]] = {}
     for version in (4, 6):
         for spec in order:
-            via = _next_hop(networks[spec.network], spec, version)
+            via = _next_hop(core.network(spec.network).spec, spec, version)
             if via is not None:
                 owners[spec.id] = (*owners.get(spec.id, ()), via)
                 break

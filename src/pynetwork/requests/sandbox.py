@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pynetwork.engine.codec import changed
-from pynetwork.errors import ConflictError, InvalidValueError
+from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError
 from pynetwork.plan import Plan
 from pynetwork.records import record
 from pynetwork.requests.common import sandbox_lock, sandbox_scope
+from pynetwork.requests.files import end_files
 from pynetwork.requests.membership import leave_all
-from pynetwork.resources import Netns, Sysctl
-from pynetwork.specs import SandboxSpec
+from pynetwork.resources import Cgroup, Netns, Sysctl
+from pynetwork.specs import Limits, SandboxSpec
+from pynetwork.specs.sandbox import HOSTNAME_MAX
 from pynetwork.store import Delete, Put
 from pynetwork.types import HOST_NETNS, check_labels, check_name, new_id
 
@@ -22,10 +24,18 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.engine import Draft
 
-__all__ = ["SandboxRequest", "delete_sandbox"]
+__all__ = ["SandboxRequest", "delete_sandbox", "group_path"]
 
 
 _NAME_MAX = 255  # bytes of a file's name (linux/limits.h)
+
+
+def _hostname(value: object) -> str:
+    name = check_name("host", value)
+    if len(name) > HOSTNAME_MAX:
+        msg = f"invalid host name {name!r}: it is longer than {HOSTNAME_MAX} bytes"
+        raise InvalidValueError(msg)
+    return name
 
 
 def _netns(value: object) -> str | None:
@@ -87,7 +97,7 @@ class SandboxRequest:
             wanted=SandboxSpec(
                 id="",
                 name=check_name("sandbox", name),
-                hostname=None if hostname is None else check_name("host", hostname),
+                hostname=None if hostname is None else _hostname(hostname),
                 labels=check_labels({} if labels is None else labels),
                 **rest,
             ),
@@ -110,7 +120,7 @@ class SandboxRequest:
             created=core.surroundings.clock(),
         )
         draft.reserve(Put(f"name/sandbox/{spec.name}", identity))
-        draft.plans[sandbox_scope(identity)] = sandbox_plan(spec)
+        draft.plans[sandbox_scope(identity)] = Plan((*sandbox_plan(spec), *_group(core, spec)))
         draft.reserve(record(f"sandbox/{identity}", spec))
         return identity
 
@@ -137,6 +147,26 @@ def sandbox_plan(spec: SandboxSpec) -> Plan:
     )
 
 
+def group_path(core: Core, spec: SandboxSpec) -> str:
+    """Return the path of the control group of a sandbox, below the roots of the hierarchies."""
+    name = f"pynetwork-{spec.id[:12]}.{core.instance[:8]}"
+    return name if spec.cgroup_parent is None else f"{spec.cgroup_parent}/{name}"
+
+
+def _group(core: Core, spec: SandboxSpec) -> tuple[Cgroup, ...]:
+    """Return the control group of a sandbox; none where there can be none, unless something needs it."""
+    problem = core.cgroup_problem
+    limits = spec.limits or Limits()
+    if not problem:
+        return (
+            Cgroup(path=group_path(core, spec), memory=limits.memory, cpus=limits.cpus, pids=limits.pids),
+        )
+    if spec.limits is not None or spec.cgroup_parent is not None:
+        msg = f"the processes of sandbox {spec.name!r} cannot be limited: {problem}"
+        raise UnavailableError(msg)
+    return ()
+
+
 def delete_sandbox(core: Core, draft: Draft, identity: str) -> None:
     """
     Draft the end of a sandbox. Its endpoints leave; they and their addresses outlive it.
@@ -151,6 +181,7 @@ def delete_sandbox(core: Core, draft: Draft, identity: str) -> None:
     draft.finish = True
     draft.rely_on(row.key, row.revision)
     draft.plans[sandbox_scope(identity)] = Plan()
+    end_files(core, draft, identity)
     leave_all(core, draft, identity)
     draft.on_commit += (
         Delete(f"name/sandbox/{row.spec.name}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pynetwork.resources.addresses import Address, Announce, ForgetNeighbour, Neighbour, Route
 from pynetwork.resources.base import Effect, Key, Resource
+from pynetwork.resources.files import Directory, File
 from pynetwork.resources.firewall import (
     Conntrack,
     EndpointRules,
@@ -17,6 +18,7 @@ from pynetwork.resources.firewall import (
     Ruleset,
     SubnetRules,
 )
+from pynetwork.resources.groups import Cgroup
 from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
 from pynetwork.resources.settings import LinkSysctl, Sysctl
 from pynetwork.resources.vxlan import BridgePort, FdbEntry, Vxlan, vxlan_name
@@ -27,10 +29,13 @@ __all__ = [
     "Announce",
     "Bridge",
     "BridgePort",
+    "Cgroup",
     "Conntrack",
+    "Directory",
     "Effect",
     "EndpointRules",
     "FdbEntry",
+    "File",
     "ForgetNeighbour",
     "Key",
     "LinkSysctl",
@@ -55,6 +60,9 @@ KINDS: dict[str, type[Resource]] = {
     cls.kind: cls
     for cls in (
         Netns,
+        Directory,
+        File,
+        Cgroup,
         Ruleset,
         Sysctl,
         Bridge,

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pynetwork.core import Handle
 from pynetwork.errors import NotFoundError
 from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
-from pynetwork.sandbox.namespace import Inside
+from pynetwork.sandbox.inside import Inside
+from pynetwork.sandbox.interior import crew_of, files_of, group_of, groups_of, within
+from pynetwork.specs.sandbox import parse_signal
 from pynetwork.types import check_name
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from pynetwork.endpoint import Endpoint
     from pynetwork.engine import Draft
-    from pynetwork.kernel.stats import InterfaceStatistics
+    from pynetwork.kernel.ending import Stopped
+    from pynetwork.kernel.figures import SandboxStatistics
+    from pynetwork.kernel.members import Process
     from pynetwork.plan import Steps
     from pynetwork.specs import Limits, SandboxSpec
     from pynetwork.types import IPAddress
@@ -86,6 +90,48 @@ class Sandbox(Handle):
         return None if path is None else Path(path)
 
     @property
+    def hosts_path(self) -> Path:
+        """Its ``hosts`` file, made when this is first asked for: the names it knows, its own included."""
+        from pathlib import Path
+
+        return Path(files_of(self._core, self.id), "hosts")
+
+    @property
+    def hostname_path(self) -> Path:
+        """Its ``hostname`` file, made when this is first asked for."""
+        from pathlib import Path
+
+        return Path(files_of(self._core, self.id), "hostname")
+
+    @property
+    def resolv_conf_path(self) -> Path:
+        """Its ``resolv.conf`` file, made when this is first asked for: whom it asks for names."""
+        from pathlib import Path
+
+        return Path(files_of(self._core, self.id), "resolv.conf")
+
+    @property
+    def cgroup(self) -> Path | None:
+        """
+        The directory of its control group, in the hierarchy that tells who is in it.
+
+        None where there can be none; :attr:`cgroup_problem` says why.
+        """
+        from pathlib import Path
+
+        group, groups = group_of(self._core, self.id), groups_of(self._core)
+        if group is None:
+            return None
+        return Path("/sys/fs/cgroup", group.path) if groups is None else groups.directory(group.path)
+
+    @property
+    def cgroup_problem(self) -> str:
+        """Why it has no control group; empty when it has one."""
+        if group_of(self._core, self.id) is not None:
+            return ""
+        return self._core.cgroup_problem or "it was made when there could be none"
+
+    @property
     def labels(self) -> dict[str, str]:
         """The caller's labels."""
         return dict(self._spec.labels)
@@ -127,7 +173,7 @@ class Sandbox(Handle):
             CalledProcessError: With *check*, its exit status is not 0.
             TimeoutExpired: It was killed.
         """
-        return self._inside().run(
+        return within(self._core, self.id).run(
             argv, input=input, capture_output=capture_output, timeout=timeout, check=check, **options
         )
 
@@ -135,10 +181,63 @@ class Sandbox(Handle):
         """
         Start a program in it, with the options of :class:`subprocess.Popen`.
 
-        The program starts in the namespace; no thread of the caller is moved, and nothing of the caller
-        is copied (``vfork``), however large it is.
+        The program starts in its network namespace and its control group, sees its files in ``/etc`` and its
+        hostname, in a mount namespace of its own. No thread of the caller is moved, and nothing of the
+        caller is copied (``vfork``, but for *user*, *group* and *preexec_fn*), however large it is.
+
+        The thread that starts it ends at once, which counts as the death of its parent for a program that
+        has asked for a signal then (``PR_SET_PDEATHSIG``).
+
+        Raises:
+            OSError: There is no such program, as Popen raises it.
+            ApplyError: What it should be started in is not there.
         """
-        return self._inside().popen(argv, **options)
+        return within(self._core, self.id).popen(argv, **options)
+
+    def exec(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> NoReturn:
+        """
+        Become a program in it: the calling process is replaced (execve(2)), with all its threads.
+
+        Args:
+            argv: The program and its arguments; there is no shell.
+            env: Its environment; the caller's when None.
+
+        Raises:
+            OSError: There is no such program. The caller is as before.
+            ApplyError: What it should be started in is not there, likewise.
+        """
+        within(self._core, self.id).exec(argv, env)
+
+    def processes(self) -> tuple[Process, ...]:
+        """
+        Return the processes in it, by id: those that were started in it, and all that these started.
+
+        Without a control group: those in its network namespace.
+
+        Raises:
+            UnavailableError: It has neither, being the host's.
+        """
+        found = crew_of(self._core, self.id).processes()
+        return tuple(found[pid] for pid in sorted(found))
+
+    def stop(self, *, signal: object = None, timeout: float = 10.0) -> Stopped:
+        """
+        End all processes in it: ask first, kill what is left.
+
+        Args:
+            signal: What they are asked with, a name or a number; its own when None.
+            timeout: Seconds that they have.
+
+        Returns:
+            Which of them ended and which were killed.
+
+        Raises:
+            UnavailableError: It has no control group and is the host's, or the kernel keeps one alive.
+        """
+        from pynetwork.kernel.ending import stop
+
+        number = self._spec.stop_signal if signal is None else parse_signal(signal)
+        return stop(crew_of(self._core, self.id), number, timeout)
 
     def entered(self) -> AbstractContextManager[None]:
         """
@@ -149,9 +248,35 @@ class Sandbox(Handle):
         """
         return self._inside().entered()
 
-    def statistics(self) -> dict[str, InterfaceStatistics]:
-        """Return what passed through each of its interfaces but ``lo``, by interface name."""
-        return self._inside().statistics()
+    def stats(self) -> SandboxStatistics:
+        """Return what it uses and used: interfaces, disks, memory, processor time."""
+        from time import time
+
+        from pynetwork.kernel.figures import SandboxStatistics, usage
+
+        used: dict[str, Any] = {}
+        group, groups = group_of(self._core, self.id), groups_of(self._core)
+        if groups is not None and group is not None:
+            used = usage(groups, group.path)
+        return SandboxStatistics(time=time(), interfaces=self._inside().interfaces(), **used)
+
+    def stream_stats(self, interval: float = 1.0) -> Iterator[SandboxStatistics]:
+        """
+        Return what :meth:`stats` does, again and again, as long as the sandbox exists.
+
+        Args:
+            interval: Seconds from one to the next, at least; the first comes at once.
+        """
+        from time import monotonic, sleep
+
+        due = monotonic()
+        while True:
+            sleep(max(0.0, due - monotonic()))
+            due = max(due + interval, monotonic())
+            try:
+                yield self.stats()
+            except NotFoundError:
+                return
 
     def rename(self, name: str) -> None:
         """Give it another name, unique in its controller."""
@@ -169,7 +294,8 @@ class Sandbox(Handle):
         """
         Delete it. Its endpoints leave, and outlive it with their addresses.
 
-        A process that still runs in it keeps the bare namespace, cut off from all networks.
+        Processes that still run in it are killed, as ``docker rm -f`` does; :meth:`stop` asks them first.
+        Only without a control group they live on in the bare namespace, cut off from all networks.
 
         Args:
             missing_ok: It is no error when it is gone already.

@@ -7,93 +7,26 @@ runner, a tool that wants one namespace with a few interfaces and no records.
 from __future__ import annotations
 
 import secrets
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pynetwork.errors import ApplyError, InvalidValueError
+from pynetwork.errors import ApplyError
 from pynetwork.plan import Plan, StepFailedError, diff, progress
 from pynetwork.resources import Netns
+from pynetwork.sandbox.inside import Inside
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
     from pynetwork.kernel import LinuxKernel
-    from pynetwork.kernel.netns import Namespaces
     from pynetwork.kernel.stats import InterfaceStatistics
 
 __all__ = ["Namespace"]
 
 _RUN_DIR = Path("/run/pynetwork/alone")
-
-
-class Inside:
-    """
-    What can be done in a namespace, whoever made it.
-
-    Args:
-        namespaces: Enters it, in a thread of its own.
-        path: The file that pins it; None is the host's own.
-    """
-
-    def __init__(self, namespaces: Namespaces, path: str | None) -> None:
-        self._namespaces = namespaces
-        self._path = path
-
-    def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:  # noqa: ANN401 - as Popen's
-        """Start a program in it, see :meth:`Sandbox.popen`."""
-        if isinstance(argv, str | bytes):
-            msg = f"invalid program {argv!r}: a list of its name and arguments is expected, there is no shell"
-            raise InvalidValueError(msg)
-
-        def start() -> subprocess.Popen[Any]:
-            return subprocess.Popen(argv, **options)  # noqa: S603 - the caller's own program
-
-        return (
-            self._namespaces.home(start) if self._path is None else self._namespaces.call(self._path, start)
-        )
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        input: Any = None,  # noqa: A002, ANN401 - as subprocess.run's
-        capture_output: bool = False,
-        timeout: float | None = None,
-        check: bool = False,
-        **options: Any,  # noqa: ANN401
-    ) -> subprocess.CompletedProcess[Any]:
-        """Run a program in it and wait for its end, see :meth:`Sandbox.run`."""
-        if capture_output:
-            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        if input is not None:
-            options["stdin"] = subprocess.PIPE
-        with self.popen(argv, **options) as process:
-            try:
-                output, errors = process.communicate(input, timeout=timeout)
-            except BaseException:
-                process.kill()
-                raise
-            result = subprocess.CompletedProcess(process.args, process.poll() or 0, output, errors)
-        if check:
-            result.check_returncode()
-        return result
-
-    def entered(self) -> AbstractContextManager[None]:
-        """Return a block in which the calling thread is in it."""
-        from pynetwork.kernel.netns import entered
-
-        return entered(self._namespaces.home_path if self._path is None else self._path)
-
-    def statistics(self) -> dict[str, InterfaceStatistics]:
-        """Return the counters of its interfaces but ``lo``, by name."""
-        from pynetwork.kernel.stats import interface_statistics
-
-        if self._path is None:
-            return self._namespaces.home(interface_statistics)
-        return self._namespaces.call(self._path, interface_statistics)
 
 
 class Namespace:
@@ -153,7 +86,7 @@ class Namespace:
 
     def statistics(self) -> Mapping[str, InterfaceStatistics]:
         """Return the counters of its interfaces but ``lo``, by name."""
-        return self._inside.statistics()
+        return self._inside.interfaces()
 
     def close(self) -> None:
         """Delete it, and all that was configured. Idempotent."""

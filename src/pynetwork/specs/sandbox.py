@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     from pynetwork.types import IPAddress
 
-__all__ = ["Limits", "SandboxSpec"]
+__all__ = ["HOSTNAME_MAX", "Limits", "SandboxSpec", "parse_signal"]
 
 HostAddress: TypeAlias = "IPAddress | Literal['host-gateway']"
+
+#: Bytes of a host's name (linux/utsname.h).
+HOSTNAME_MAX: Final = 64
 
 _OPTION: Final = re.compile(r"[a-z0-9][a-z0-9-]*(:[0-9]+)?\Z")
 _SIGNAL: Final = re.compile(r"(?:SIG)?(RTMIN|RTMAX)([+-])([0-9]{1,2})\Z")
@@ -87,7 +90,7 @@ def _host_address(name: str, value: object) -> HostAddress:
     return parse_address(value, f"address of {name}")
 
 
-def _signal(value: object) -> int:
+def parse_signal(value: object) -> int:
     """Return the number of a signal given as ``15``, ``"SIGTERM"``, ``"term"`` or ``"RTMIN+3"``."""
     import signal
 
@@ -110,7 +113,7 @@ def _signal(value: object) -> int:
 
 
 def _stop_signal(value: object) -> int:
-    return _SIGTERM if value in (_SIGTERM, "SIGTERM") and value is not True else _signal(value)
+    return _SIGTERM if value in (_SIGTERM, "SIGTERM") and value is not True else parse_signal(value)
 
 
 def _group(value: object) -> str | None:

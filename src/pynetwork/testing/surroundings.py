@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from pynetwork.core import Surroundings
+from pynetwork.etc import HostFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -38,6 +39,8 @@ def fake_surroundings(
     dead: Collection[str] = (),
     host_networks: Iterable[IPNetwork] = (),
     boot: str = "boot-1",
+    host_files: HostFiles | None = None,
+    cgroup_problem: str = "",
 ) -> Surroundings:
     """
     Return surroundings for a controller under test.
@@ -49,8 +52,11 @@ def fake_surroundings(
         dead: Identities of processes that have died; all others live.
         host_networks: What the host has routes to.
         boot: Identity of the host's boot.
+        host_files: What the host's ``resolv.conf`` and ``hosts`` say.
+        cgroup_problem: Why the host cannot have control groups.
     """
     networks = tuple(host_networks)
+    files = host_files or HostFiles(resolv_conf="nameserver 192.0.2.53\n")
     return Surroundings(
         random=Random(f"{seed}/{process}"),  # noqa: S311 - the same in every run is the point
         clock=clock or Clock(),
@@ -60,5 +66,7 @@ def fake_surroundings(
         is_alive=lambda identity: identity not in dead,
         boot_id=lambda: boot,
         ephemeral_ports=lambda: (32768, 60999, ()),
+        host_files=lambda: files,
+        cgroup_problem=lambda: cgroup_problem,
         settle_seconds=0.0,
     )

@@ -379,7 +379,7 @@ class TestController:
             endpoint.plan_leave,
             endpoint.plan_delete,
             sandbox.plan_delete,
-            sandbox.statistics,
+            sandbox.stats,
             sandbox.entered,
             lambda: sandbox.run(["true"]),
         ]

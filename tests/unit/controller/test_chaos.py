@@ -36,8 +36,10 @@ def _prepare(controller: Controller) -> None:
         )
         network.create_endpoint("joined", routes=["192.0.2.0/24"] if number else [], ports=_PORTS[number])
         network.create_endpoint("free", priority=number, ports=["127.0.0.1:7000:80", "53/udp"][number:])
-    box = controller.new_sandbox("box")
+    box = controller.new_sandbox("box", extra_hosts={"host": "host-gateway"}, limits={"pids": 100})
     controller.new_sandbox("empty")
+    for sandbox in (box, controller.new_sandbox("filed")):
+        assert sandbox.hosts_path.name == "hosts"  # from now on it has files
     for network in controller.networks.values():
         network.endpoints["joined"].join(box)
 
@@ -52,10 +54,13 @@ REQUESTS: dict[str, Callable[[Controller], object]] = {
     "new_network": lambda c: c.new_network("bridge", "new", ipv4=True, ipv6=True),
     "delete_network": lambda c: _delete_network(c.networks["n0"]),
     "new_sandbox": lambda c: c.new_sandbox("new"),
+    "new_limited_sandbox": lambda c: c.new_sandbox("new", limits={"memory": 1 << 26, "cpus": 0.5, "pids": 9}),
+    "make_files": lambda c: c.sandboxes["empty"].resolv_conf_path,
     "delete_sandbox": lambda c: c.sandboxes["box"].delete(),
     "create_endpoint": lambda c: c.networks["n0"].create_endpoint("new"),
     "delete_endpoint": lambda c: c.networks["n0"].endpoints["free"].delete(),
     "force_delete_endpoint": lambda c: c.networks["n0"].endpoints["joined"].delete(force=True),
+    "join_with_files": lambda c: c.networks["n1"].endpoints["free"].join(c.sandboxes["filed"]),
     "join": lambda c: c.networks["n1"].endpoints["free"].join(c.sandboxes["empty"]),
     "leave_with_gateway": lambda c: c.networks["n0"].endpoints["joined"].leave(),
     "create_endpoint_with_ports": lambda c: c.networks["n0"].create_endpoint("new", ports=["80", "8081:80"]),

@@ -291,8 +291,8 @@ class TestDefaultGateway:
 def test_the_host_network_is_for_host_sandboxes(controller: Controller, kernel: FakeKernel) -> None:
     host = controller.new_network("host", "host")
     bridge = controller.new_network("bridge", "n")
-    before = kernel.resources
     shared = controller.new_sandbox("shared", netns="host")
+    before = kernel.resources
     own = controller.new_sandbox("own")
     endpoint = host.create_endpoint("e")
     with pytest.raises(ConflictError, match="netns='host'"):

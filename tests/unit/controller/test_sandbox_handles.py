@@ -44,6 +44,12 @@ class Namespaces:
         self.entered.append(None)
         return function()
 
+    def apart(
+        self, path: str | None, function: Callable[[], T], *, undo: Callable[[T], None] | None = None
+    ) -> T:
+        self.entered.append(path)
+        return function()
+
 
 class Host(FakeKernel):
     def __init__(self) -> None:
@@ -106,7 +112,7 @@ class TestRun:
         assert process.returncode == 0
 
     def test_counters_come_by_interface_name(self, here: Controller) -> None:
-        found = here.new_sandbox("s", netns="host").statistics()
+        found = here.new_sandbox("s", netns="host").stats().interfaces
         assert "lo" not in found
         assert all(isinstance(value, InterfaceStatistics) for value in found.values())
 
@@ -116,7 +122,7 @@ class TestRun:
         uses: list[Callable[[], object]] = [
             lambda: sandbox.run(["true"]),
             lambda: sandbox.popen(["true"]),
-            sandbox.statistics,
+            sandbox.stats,
             sandbox.entered,
         ]
         for use in uses:
