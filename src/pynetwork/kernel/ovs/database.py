@@ -176,7 +176,9 @@ class Database:
         """Keep the copy up to date until there is work."""
         try:
             if self._session is None:
-                select.select([self._wake], [], [])
+                poll = select.poll()
+                poll.register(self._wake, select.POLLIN)
+                poll.poll()
             else:
                 self._session.block(self._wake)
                 self._session.run()

@@ -120,6 +120,8 @@ class OvsHost:
         self._switch = self._daemon("ovs-vswitchd", f"unix:{self.directory}/db.sock")
         self._wait_for(self._switch, self.directory / f"ovs-vswitchd.{self._switch.pid}.ctl")
         self.vsctl("init")  # returns when the switch has caught up
+        for bridge in self.vsctl("list-br").split():
+            self._wait_for(self._switch, self.directory / f"{bridge}.mgmt")
 
     def kill_database(self) -> None:
         """Kill ``ovsdb-server`` with SIGKILL."""

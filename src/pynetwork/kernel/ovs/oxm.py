@@ -1,0 +1,154 @@
+"""Matches and actions as OpenFlow 1.4 has them on the wire: from the text of a flow to bytes.
+
+Codes are those of the OpenFlow Switch Specification 1.4.0, section 7.2, and for what that lacks those of
+Nicira's and Ericsson's extensions, see ovs-fields(7) and ovs-actions(7).
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from typing import Final
+
+from pynetwork.resources.flow_text import FIELDS, PROTOCOLS, Action, Condition, parse_action, parse_condition
+
+__all__ = ["pack_instructions", "pack_match"]
+
+_BASIC: Final = 0x8000
+_NICIRA: Final = 0x0001
+_ERICSSON: Final = 0x1000
+_CODES: Final[dict[str, tuple[int, int]]] = {
+    "in_port": (_BASIC, 0),
+    "metadata": (_BASIC, 2),
+    "eth_dst": (_BASIC, 3),
+    "eth_src": (_BASIC, 4),
+    "ip_src": (_BASIC, 11),
+    "ip_dst": (_BASIC, 12),
+    "tcp_src": (_BASIC, 13),
+    "tcp_dst": (_BASIC, 14),
+    "udp_src": (_BASIC, 15),
+    "udp_dst": (_BASIC, 16),
+    "arp_op": (_BASIC, 21),
+    "arp_spa": (_BASIC, 22),
+    "arp_tpa": (_BASIC, 23),
+    "arp_sha": (_BASIC, 24),
+    "arp_tha": (_BASIC, 25),
+    "ipv6_src": (_BASIC, 26),
+    "ipv6_dst": (_BASIC, 27),
+    "icmpv6_type": (_BASIC, 29),
+    "icmpv6_code": (_BASIC, 30),
+    "nd_target": (_BASIC, 31),
+    "nd_sll": (_BASIC, 32),
+    "nd_tll": (_BASIC, 33),
+    "tun_id": (_BASIC, 38),
+    "tun_src": (_NICIRA, 31),
+    "tun_dst": (_NICIRA, 32),
+    "tun_ipv6_src": (_NICIRA, 109),
+    "tun_ipv6_dst": (_NICIRA, 110),
+    "nd_reserved": (_ERICSSON, 1),
+    "nd_options_type": (_ERICSSON, 2),
+}
+_ETH_TYPE: Final = struct.Struct("!HBBH")  # OXM 5, two bytes
+_IP_PROTO: Final = struct.Struct("!HBBB")  # OXM 10, one byte
+
+_IN_PORT: Final = 0xFFFFFFF8
+_OLD_IN_PORT: Final = 0xFFF8
+_NX_VENDOR: Final = 0x00002320
+_REG_MOVE: Final = 6
+_RESUBMIT_TABLE: Final = 14
+
+_OUTPUT_ACTION: Final = struct.Struct("!HHIH6x")
+_EXTENSION: Final = struct.Struct("!HHIH")
+_MOVE: Final = struct.Struct("!HHH")
+_RESUBMIT: Final = struct.Struct("!HB3x")
+_GOTO: Final = struct.Struct("!HHB3x")
+_WRITE_METADATA: Final = struct.Struct("!HH4xQQ")
+_APPLY: Final = struct.Struct("!HH4x")
+
+
+def pack_match(text: str) -> bytes:
+    """
+    Return a match on the wire, padded.
+
+    Args:
+        text: In the form that :class:`~pynetwork.resources.Flow` gives it.
+    """
+    oxms = b"".join(map(_pack_text, text.split(","))) if text else b""
+    length = 4 + len(oxms)
+    return struct.pack("!HH", 1, length) + oxms + bytes(-length % 8)
+
+
+def pack_instructions(text: str) -> bytes:
+    """
+    Return actions on the wire, as instructions.
+
+    Args:
+        text: In the form that :class:`~pynetwork.resources.Flow` gives it.
+    """
+    if text == "drop":
+        return b""
+    late = b""
+    actions = b""
+    # A comma in brackets is the one of resubmit(,N).
+    for word in text.replace("(,", "(;").split(","):
+        action = parse_action(word.replace("(;", "(,"))
+        if action.name == "goto_table":
+            late += _GOTO.pack(1, 8, action.value)
+        elif action.name == "write_metadata":
+            late += _WRITE_METADATA.pack(2, 24, action.value, (1 << 64) - 1)
+        else:
+            actions += _pack_action(action)
+    if actions:
+        actions = _APPLY.pack(4, 8 + len(actions)) + actions
+    return actions + late
+
+
+@functools.lru_cache(maxsize=4096)
+def _pack_text(text: str) -> bytes:
+    return _pack_condition(parse_condition(text))
+
+
+def _pack_condition(condition: Condition) -> bytes:
+    name = condition.name
+    if condition.value is None:
+        ether_type, protocol = PROTOCOLS[name]
+        packed = _ETH_TYPE.pack(_BASIC, 5 << 1, 2, ether_type)
+        return packed if protocol is None else packed + _IP_PROTO.pack(_BASIC, 10 << 1, 1, protocol)
+    size = FIELDS[name].bits // 8
+    if condition.mask is None:
+        return _header(name) + condition.value.to_bytes(size, "big")
+    value = condition.value.to_bytes(size, "big") + condition.mask.to_bytes(size, "big")
+    return _header(name, masked=True) + value
+
+
+@functools.cache
+def _header(name: str, *, masked: bool = False) -> bytes:
+    """Return the header of a field: its class, its number, whether it is masked, its length."""
+    kind, number = _CODES[name]
+    size = FIELDS[name].bits // 8 * (2 if masked else 1)
+    return struct.pack("!HBB", kind, number << 1 | masked, size)
+
+
+def _pack_action(action: Action) -> bytes:
+    match action.name:
+        case "output":
+            return _OUTPUT_ACTION.pack(0, 16, action.value, 0)
+        case "in_port":
+            return _OUTPUT_ACTION.pack(0, 16, _IN_PORT, 0)
+        case "set_field":
+            size = FIELDS[action.field].bits // 8
+            return _padded(25, b"", _header(action.field) + action.value.to_bytes(size, "big"))
+        case "move":
+            bits = FIELDS[action.field].bits
+            headers = _header(action.source) + _header(action.field)
+            return _padded(
+                0xFFFF, struct.pack("!IH", _NX_VENDOR, _REG_MOVE), _MOVE.pack(bits, 0, 0) + headers
+            )
+    extension = struct.pack("!IH", _NX_VENDOR, _RESUBMIT_TABLE)
+    return _padded(0xFFFF, extension, _RESUBMIT.pack(_OLD_IN_PORT, action.value))
+
+
+def _padded(kind: int, head: bytes, body: bytes) -> bytes:
+    length = 4 + len(head) + len(body)
+    padding = -length % 8
+    return struct.pack("!HH", kind, length + padding) + head + body + bytes(padding)
