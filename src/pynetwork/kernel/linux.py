@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import deque
-from contextlib import suppress
-from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import answers, netns, nfnetlink, rtnl, sysctl
-from pynetwork.kernel.announce import announce
+from pynetwork.kernel import netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Do, Make, Treat, compile_step, create_bridge
-from pynetwork.kernel.conntrack import forget
 from pynetwork.kernel.diagnosis import gather
+from pynetwork.kernel.effects import Effects
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
@@ -28,10 +24,10 @@ from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.kernel.peers import LinuxPeers
 from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
-from pynetwork.resources import Announce, Bridge, Conntrack, ForgetNeighbour, Netns, Veth
+from pynetwork.resources import Bridge, Netns, Veth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
@@ -44,10 +40,6 @@ if TYPE_CHECKING:
 __all__ = ["LinuxKernel"]
 
 _REAP_SECONDS: Final = 0.04
-# A new port of a bridge forwards some milliseconds after it is up, on a busy host up to a second. Twice:
-# RFC 5227 section 2.3.
-_ANNOUNCE_SECONDS: Final = (0.02, 2.0)
-_FORGET_SECONDS: Final = 0.002
 _SPARES: Final = 24  # of 150 KiB and two descriptors each
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
@@ -95,8 +87,7 @@ class LinuxKernel:
         self._host = NetlinkSocket()
         self._background = NetlinkSocket()  # for what takes long: nobody waits for its turn behind that
         self._later = Later()
-        self._forgotten: deque[Conntrack | ForgetNeighbour] = deque()
-        self._netfilter: NetlinkSocket | None = None
+        self._effects = Effects(self.namespaces, self._later, self._background)
         self.links = HostLinks(self)
         self._reap_soon()  # what a process that died had handed over
 
@@ -104,7 +95,7 @@ class LinuxKernel:
         """Take *steps* in order, see :meth:`pynetwork.kernel.port.Kernel.apply`."""
         effects = [step for step in steps if step.verb is Verb.EMIT]
         if effects:
-            self._emit(effects)
+            self._effects.emit(effects)
             steps = [step for step in steps if step.verb is not Verb.EMIT]
         if not replay:
             self._take(steps)
@@ -186,8 +177,7 @@ class LinuxKernel:
         self._later.close()
         if self._firewall is not None:
             self._firewall.close()
-        if self._netfilter is not None:
-            self._netfilter.close()
+        self._effects.close()
         if self._peers is not None:
             self._peers.close()
         self._fresh.close()
@@ -280,43 +270,7 @@ class LinuxKernel:
         except StepFailedError as again:
             raise (again.__cause__ or again) from None
 
-    # Effects and what is put off
-
-    def _emit(self, effects: Iterable[Step]) -> None:
-        announced: dict[tuple[str, str], list[str]] = {}
-        for step in effects:
-            effect = step.resource
-            if isinstance(effect, Conntrack | ForgetNeighbour):
-                self._forgotten.append(effect)
-                self._later.call("forget", _FORGET_SECONDS, self._forget)
-            elif isinstance(effect, Announce):
-                announced.setdefault((effect.netns, effect.dev), []).append(effect.address)
-        for (path, dev), addresses in announced.items():
-            act = partial(self._announce, path, dev, addresses)
-            for seconds in _ANNOUNCE_SECONDS:
-                self._later.call((path, dev, *addresses, seconds), seconds, act)
-
-    def _forget(self) -> None:
-        if self._netfilter is None:
-            self._netfilter = self.namespaces.home(nfnetlink.open_socket)
-        while self._forgotten:
-            effect = self._forgotten.popleft()
-            if isinstance(effect, Conntrack):
-                forget(self._netfilter, effect)
-            else:
-                self._forget_neighbour(effect)
-
-    def _forget_neighbour(self, effect: ForgetNeighbour) -> None:
-        try:
-            index = answers.ifindex_of(self._background.ask(rtnl.get_link(effect.dev)))
-            self._background.request(rtnl.neighbour(effect.address, index, delete=True))
-        except NetlinkError as error:
-            if error.errno not in {errno.ENOENT, errno.ENODEV}:  # not known at all
-                raise
-
-    def _announce(self, path: str, dev: str, addresses: Sequence[str]) -> None:
-        with suppress(OSError):  # it may have left again meanwhile
-            self.namespaces.call(path, partial(announce, dev, addresses))
+    # What is put off
 
     def _reap_soon(self) -> None:
         self._is_reaping = True
