@@ -222,6 +222,22 @@ def test_what_is_deleted_is_gone_soon_and_its_name_at_once(
     assert soon(lambda: oracle.links().keys() == {"lo"})
 
 
+def test_a_link_that_takes_the_name_of_one_on_its_way_out_is_made_completely(
+    kernel: LinuxKernel, oracle: Oracle
+) -> None:
+    """What is set on a link behind its creation does not go to the old one, which is still there."""
+    port = attrs.evolve(VETH, isolated=True, hairpin=True)
+    plan = Plan((NETNS, BRIDGE, LinkUp(dev="br0"), port))
+    for number in range(5):
+        make(kernel, plan)
+        again = attrs.evolve(port, peer=f"eth{number + 1}")
+        replaced = Plan((*plan[:-1], again))
+        make(kernel, replaced, plan)
+        assert is_there(kernel, replaced)
+        make(kernel, Plan(), replaced)
+    kernel.flush()
+
+
 def test_a_veth_leaves_a_namespace_that_somebody_keeps_open(kernel: LinuxKernel, oracle: Oracle) -> None:
     make(kernel, WIRE)
     with Path(PATH).open("rb") as held:

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import attrs
@@ -15,10 +15,10 @@ from pynetwork.errors import PynetworkError
 from pynetwork.kernel import answers, netns, rtnl, sysctl
 from pynetwork.kernel.compile import Do, Filter, Make, Pin, Send, Treat, Unpin, Write
 from pynetwork.kernel.firewall import RulesRefusedError
-from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.kernel.netlink import NLM_F_EXCL, NetlinkSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
@@ -283,9 +283,9 @@ class Chunk:
         self._pending.clear()
         errors = self._socket.batch([message for _, message in sent])
         if any(_may_succeed_later(sent[number][1], error) for number, error in errors.items()):
-            again = [sent[number][0] for number in errors]
-            self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
-            sent = self._rebuild(again)
+            again = _to_repeat([message for _, message in sent], errors)
+            self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in again)
+            sent = self._rebuild([sent[number][0] for number in again])
             errors = self._socket.batch([message for _, message in sent])
         self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
         for number, error in errors.items():
@@ -303,6 +303,16 @@ class Chunk:
         self._chooses = False
         sends = [(p, o) for p in positions if isinstance(o := self._operations[p], Send)]
         return [(position, send.build(self)) for position, send in sends]
+
+
+def _to_repeat(messages: Sequence[Message], errors: Collection[int]) -> list[int]:
+    """Return which to send again: those refused, and what went to another link than the one refused."""
+    again = set(errors)
+    for number in errors:
+        if messages[number].kind == rtnl.RTM_NEWLINK and messages[number].flags & NLM_F_EXCL:
+            rest = range(number + 1, len(messages))
+            again.update(takewhile(lambda each: not messages[each].flags & NLM_F_EXCL, rest))
+    return sorted(again)
 
 
 def _may_succeed_later(message: Message, error: NetlinkError) -> bool:
