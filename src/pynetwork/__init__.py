@@ -70,11 +70,12 @@ if TYPE_CHECKING:
         Subnet,
     )
     from pynetwork.store import MemoryStore, SqliteStore
-    from pynetwork.types import HOST_GATEWAY, HOST_NETNS, Scope
+    from pynetwork.types import HOST_GATEWAY, HOST_NETNS, LATER_NETNS, Scope
 
 __all__ = [
     "HOST_GATEWAY",
     "HOST_NETNS",
+    "LATER_NETNS",
     "ApplyError",
     "BridgeDriver",
     "BridgeOptions",
@@ -185,7 +186,7 @@ _HOMES: Final = {
         "Subnet",
     ),
     "pynetwork.store": ("MemoryStore", "SqliteStore"),
-    "pynetwork.types": ("HOST_GATEWAY", "HOST_NETNS", "Scope"),
+    "pynetwork.types": ("HOST_GATEWAY", "HOST_NETNS", "LATER_NETNS", "Scope"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from pynetwork.network import Network
 from pynetwork.opening import Opening
 from pynetwork.overview import counts, everything
 from pynetwork.removal import delete_all
+from pynetwork.requests.adoption import see_to_adopted
 from pynetwork.requests.network import NetworkRequest
 from pynetwork.requests.sandbox import SandboxRequest
 from pynetwork.sandbox import Sandbox
@@ -202,8 +204,8 @@ class Controller:
         Args:
             name: Unique in this controller.
             netns: A namespace to adopt instead of making one: the path of its file, an open file, or
-                the id of a process in it; ``"host"`` is the host's own. An adopted namespace is left
-                as it is when the sandbox is deleted.
+                the id of a process in it; ``"host"`` is the host's own, ``"later"`` is none until
+                :meth:`Sandbox.attach`. An adopted namespace is left as it is when the sandbox is deleted.
             hostname: The container's own name.
             domainname: The domain it is in.
             dns: Addresses of its name servers; its networks' or the host's when none is given.
@@ -252,7 +254,8 @@ class Controller:
             What was found and done; what failed is in it, not raised.
         """
         self._core.check_open()
-        return reconcile(self._core.engine, dry_run=dry_run)
+        adopt = partial(see_to_adopted, self._core, dry_run=dry_run)
+        return reconcile(self._core.engine, dry_run=dry_run, adopt=adopt)
 
     def check(self) -> tuple[str, ...]:
         """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pynetwork.core import Handle
-from pynetwork.errors import InvalidValueError, NotFoundError, PortTakenError
+from pynetwork.errors import InvalidValueError, NotFoundError
 from pynetwork.ports import PortBinding
+from pynetwork.requests.avoiding import avoiding_taken_ports
 from pynetwork.requests.common import join_scope, plain, rename
 from pynetwork.requests.endpoint import delete_endpoint
 from pynetwork.requests.membership import join, leave
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pynetwork.types import IPAddress, IPInterface
 
 __all__ = ["Endpoint"]
-
-T = TypeVar("T")
-_PORT_TRIES: Final = 10  # libnetwork's
 
 
 class Endpoint(Handle):
@@ -122,7 +120,7 @@ class Endpoint(Handle):
             NotFoundError: It, its network or the sandbox was deleted.
             ApplyError: The host refused a step; it is as before.
         """
-        self._avoiding_taken_ports(lambda avoid: self._joining(sandbox, avoid))
+        avoiding_taken_ports(self._core, lambda avoid: self._joining(sandbox, avoid), lambda: self.ports)
 
     def publish(self, port: object) -> PortBinding:
         """
@@ -142,8 +140,10 @@ class Endpoint(Handle):
             ApplyError: The host refused a step; it is as before.
         """
         asked = PortBinding.parse(port)
-        return self._avoiding_taken_ports(
-            lambda avoid: lambda draft: publish(self._core, draft, self.id, asked, avoid), asked
+        return avoiding_taken_ports(
+            self._core,
+            lambda avoid: lambda draft: publish(self._core, draft, self.id, asked, avoid),
+            lambda: (asked, *self.ports),
         )
 
     def unpublish(self, port: object) -> None:
@@ -227,27 +227,6 @@ class Endpoint(Handle):
     def _spec(self) -> EndpointSpec:
         with self._core.reading():
             return self._core.endpoint(self.id).spec
-
-    def _avoiding_taken_ports(
-        self, build: Callable[[set[tuple[str, int]]], Callable[[Draft], T]], *asked: PortBinding
-    ) -> T:
-        """
-        Carry out a request, with other host ports where those chosen turn out to be somebody else's.
-
-        That somebody outside of this instance has a port shows only when it is claimed.
-        """
-        avoid: set[tuple[str, int]] = set()
-        while True:
-            try:
-                return self._core.request(build(avoid))
-            except PortTakenError as error:
-                taken = (error.proto, error.port)
-                is_known = taken in avoid
-                bindings = (*asked, *self.ports)
-                may_choose = any(b.is_flexible and b.proto == error.proto for b in bindings)
-                avoid.add(taken)
-                if is_known or len(avoid) == _PORT_TRIES or not may_choose:
-                    raise
 
     def _joining(self, sandbox: Sandbox, avoid: Avoided = ()) -> Callable[[Draft], None]:
         self._check_sandbox(sandbox)

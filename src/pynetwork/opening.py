@@ -14,6 +14,7 @@ from pynetwork.engine import reconcile
 from pynetwork.engine.journal import REMEMBERED
 from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
+from pynetwork.requests.adoption import see_to_adopted
 from pynetwork.store import SqliteStore
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from pynetwork.core import Core, Surroundings
     from pynetwork.dns import NamesPort
-    from pynetwork.engine import Engine
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
     from pynetwork.records import AnyDriver
@@ -92,7 +92,7 @@ class Opening:
         )
         reboot = rebooted(store, self.surroundings.boot_id())  # writes, so before all is read
         core.engine.mirror.load()
-        _recover(core.engine, anew=reboot or is_moving)
+        _recover(core, anew=reboot or is_moving)
         if self.dns != "off" and hasattr(kernel, "namespaces"):  # a fake has none to serve names in
             core.dns = _name_server(core)
         return core, erase
@@ -113,10 +113,11 @@ class Opening:
         return kernel, previous is not None
 
 
-def _recover(engine: Engine, *, anew: bool) -> None:
+def _recover(core: Core, *, anew: bool) -> None:
     """Finish or undo what dead processes left; or make everything anew that is not there."""
+    engine = core.engine
     if anew:
-        report = reconcile(engine)
+        report = reconcile(engine, adopt=partial(see_to_adopted, core, dry_run=False))
         logger().info("the host was rebooted, or has another firewall: %s", report)
         return
     for intent in list(engine.world.intents.values()):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOST_GATEWAY",
     "HOST_NETNS",
+    "LATER_NETNS",
     "AnyAddress",
     "AnyInterface",
     "AnyNetwork",
@@ -61,6 +62,9 @@ AnyInterface: TypeAlias = str | IPInterface | object
 
 #: Given as ``netns=`` of a sandbox: the network namespace of the host itself.
 HOST_NETNS: Final = "host"
+
+#: Given as ``netns=`` of a sandbox: none yet, it is attached to one later.
+LATER_NETNS: Final = "later"
 
 #: Given as an address in ``extra_hosts=`` of a sandbox: that under which it reaches the host (Docker).
 HOST_GATEWAY: Final = "host-gateway"

@@ -15,7 +15,11 @@ from pynetwork import ConflictError, Controller, NotFoundError
 from pynetwork.testing import Child, private_host
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.kernel.conftest import Oracle
+
+    from pynetwork.testing import PrivateHost
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -23,23 +27,25 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 def perform(controller: Controller, request: str) -> None:
     """Take the one request that a process is killed at. Its source is what the process runs."""
     networks, sandboxes = controller.networks, controller.sandboxes
-    match request:
-        case "new_network":
-            controller.new_network(
-                "bridge", "new", subnets=["10.9.0.0/24", "fd09::/64"], options={"mtu": 1400}
-            )
-        case "new_sandbox":
-            controller.new_sandbox("new")
-        case "join":  # the default routes become its own
-            networks["n1"].endpoints["free"].join(sandboxes["box"])
-        case "leave":  # the default routes become another's
-            networks["n0"].endpoints["joined"].leave()
-        case "delete_endpoint":
-            networks["n0"].endpoints["joined"].delete(force=True)
-        case "delete_sandbox":
-            sandboxes["box"].delete()
-        case "delete_network":
-            networks["empty"].delete()
+    subnets = ["10.9.0.0/24", "fd09::/64"]
+    requests = {
+        "new_network": lambda: controller.new_network(
+            "bridge", "new", subnets=subnets, options={"mtu": 1400}
+        ),
+        "new_sandbox": lambda: controller.new_sandbox("new"),
+        # The default routes become its own.
+        "join": lambda: networks["n1"].endpoints["free"].join(sandboxes["box"]),
+        # The default routes become another's.
+        "leave": networks["n0"].endpoints["joined"].leave,
+        "delete_endpoint": lambda: networks["n0"].endpoints["joined"].delete(force=True),
+        "delete_sandbox": sandboxes["box"].delete,
+        "delete_network": networks["empty"].delete,
+        # What waits gets a namespace; what has one gets another, or none.
+        "attach": lambda: sandboxes["later"].attach("/run/netns/other"),
+        "attach_elsewhere": lambda: sandboxes["box"].attach("/run/netns/other"),
+        "detach": sandboxes["box"].detach,
+    }
+    requests[request]()
 
 
 REQUESTS = [
@@ -50,6 +56,9 @@ REQUESTS = [
     "delete_endpoint",
     "delete_sandbox",
     "delete_network",
+    "attach",
+    "attach_elsewhere",
+    "detach",
 ]
 
 
@@ -72,6 +81,8 @@ def prepare(controller: Controller) -> None:
     joined.join(box)
     controller.networks["n2"].create_endpoint("joined", priority=-1).join(box)
     controller.new_network("bridge", "empty", subnets=["10.7.0.0/24", "fd07::/64"])
+    later = controller.new_sandbox("later", netns="later")
+    controller.networks["n1"].create_endpoint("waiting", ports=["8080:80"]).join(later)
 
 
 def check(controller: Controller, oracle: Oracle) -> None:
@@ -82,7 +93,8 @@ def check(controller: Controller, oracle: Oracle) -> None:
     controller._core.engine.kernel.flush()  # type: ignore[attr-defined]
     endpoints = [each for network in controller.networks.values() for each in network.endpoints.values()]
     links = {f"br-{network.id[:12]}" for network in controller.networks.values()}
-    links |= {str(each.inspect()["link"]) for each in endpoints if each.sandbox is not None}
+    in_force = [each for each in endpoints if each.sandbox is not None and each.sandbox.is_attached]
+    links |= {str(each.inspect()["link"]) for each in in_force}
     assert oracle.links().keys() - {"lo"} == links
     for network in controller.networks.values():
         gateways = {
@@ -92,12 +104,24 @@ def check(controller: Controller, oracle: Oracle) -> None:
         found = {cidr for cidr in oracle.cidrs(f"br-{network.id[:12]}") if not cidr.startswith("fe80:")}
         assert found == gateways
     for sandbox in controller.sandboxes.values():
+        if not sandbox.is_attached:
+            continue
         path = str(sandbox.netns_path)
         assert oracle.links(path).keys() - {"lo"} == {each.interface for each in sandbox.endpoints}
         for each in sandbox.endpoints:
             assert oracle.cidrs(str(each.interface), path) == {str(address) for address in each.addresses}
     pins = {str(path) for path in Path("/run/pynetwork/netns").glob("*")}
-    assert pins == {str(sandbox.netns_path) for sandbox in controller.sandboxes.values()}
+    assert pins == {str(box.netns_path) for box in controller.sandboxes.values() if box.is_attached}
+
+
+@contextlib.contextmanager
+def another_namespace(host: PrivateHost) -> Iterator[None]:
+    """A namespace that somebody else has made."""
+    host.run(["ip", "netns", "add", "other"])
+    try:
+        yield
+    finally:
+        host.run(["ip", "netns", "delete", "other"])
 
 
 def recover_and_repeat(request: str, oracle: Oracle) -> None:
@@ -115,7 +139,7 @@ def test_a_process_killed_anywhere_leaves_nothing_that_the_next_cannot_put_right
     request_: str, where: str, oracle: Oracle
 ) -> None:
     deaths = 0
-    with private_host(), doomed(perform, request_, where) as child:
+    with private_host() as host, another_namespace(host), doomed(perform, request_, where) as child:
         child.wait_for("0")
         for at in itertools.count():
             with Controller() as controller:
@@ -128,9 +152,9 @@ def test_a_process_killed_anywhere_leaves_nothing_that_the_next_cannot_put_right
     assert deaths >= 2
 
 
-@pytest.mark.parametrize("request_", ["join", "delete_sandbox"])
+@pytest.mark.parametrize("request_", ["join", "delete_sandbox", "attach_elsewhere"])
 def test_a_process_killed_while_it_recovers_is_recovered_as_well(request_: str, oracle: Oracle) -> None:
-    with private_host(), doomed(perform, request_, "step") as child:
+    with private_host() as host, another_namespace(host), doomed(perform, request_, "step") as child:
         child.wait_for("0")
         for at in range(3):
             with Controller() as controller:
@@ -158,6 +182,6 @@ def test_a_process_killed_between_two_requests_is_found_complete(oracle: Oracle)
         with Child(code, timeout=SECONDS) as child:
             assert child.wait() == -signal.SIGKILL
         with Controller() as heir:
-            assert sorted(heir.sandboxes) == ["box", "new"]
+            assert sorted(heir.sandboxes) == ["box", "later", "new"]
             check(heir, oracle)
             heir.erase()

@@ -61,6 +61,7 @@ class Service:
         self._looked = 0.0
         self._directory = Directory()
         self._to_open: dict[str, _Due] = {}
+        self._places: dict[str, str] = {}  # sandboxes that are served, and where
         self._namespaces = Namespaces()
         self._loop = Loop(self._before)
         self._server = NameServer(
@@ -115,6 +116,8 @@ class Service:
             self._since = time.monotonic()
         self._changed = time.monotonic()
         self._changes.append((key, spec))
+        if key.startswith("sandbox/") and key.partition("/")[2] in self._server.served:
+            self._loop.post(self._keep_up)  # it may have another namespace, or none
         if not key.startswith("endpoint/"):
             return
         is_joined = spec is not None and spec.sandbox is not None
@@ -184,12 +187,19 @@ class Service:
             identity = touched.pop()
             inmate = self._directory.inmates.get(identity)
             if inmate is None or not inmate.wants_server:
-                self._server.leave(identity)
+                self._leave(identity)
                 self._to_open.pop(identity, None)
-            elif identity not in self._server.served:
+                continue
+            if self._places.get(identity, inmate.netns) != inmate.netns:
+                self._leave(identity)
+            if identity not in self._server.served:
                 self._to_open.setdefault(identity, _Due())
             else:
                 self._server.served[identity].inmate = inmate
+
+    def _leave(self, identity: str) -> None:
+        self._server.leave(identity)
+        self._places.pop(identity, None)
 
     def _open_one(self, now: float) -> bool:
         """Open the sockets of one sandbox that is due; returns whether there are more."""
@@ -208,6 +218,7 @@ class Service:
             self._to_open[identity].failed(inmate, error)
             return
         self._server.serve(inmate, sockets)
+        self._places[identity] = inmate.netns
         del self._to_open[identity]
 
     def _dial(self, server: Server, kind: int) -> socket.socket:

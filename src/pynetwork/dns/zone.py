@@ -294,7 +294,7 @@ class Directory:
             if not inmate.endpoints:
                 self.inmates.pop(identity, None)
             return
-        inmate.netns, inmate.servers = spec.netns, spec.dns
+        inmate.netns, inmate.servers = spec.netns if spec.attached else None, spec.dns
         inmate.forget()
 
     def _inmate(self, identity: str) -> Inmate:

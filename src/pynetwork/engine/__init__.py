@@ -6,7 +6,18 @@ from pynetwork.engine.engine import Engine
 from pynetwork.engine.intent import Draft, Intent
 from pynetwork.engine.journal import Journal
 from pynetwork.engine.mirror import Mirror, Table
-from pynetwork.engine.reconcile import Report, reconcile
+from pynetwork.engine.reconcile import Adoptions, Report, reconcile
 from pynetwork.engine.world import World
 
-__all__ = ["Draft", "Engine", "Intent", "Journal", "Mirror", "Report", "Table", "World", "reconcile"]
+__all__ = [
+    "Adoptions",
+    "Draft",
+    "Engine",
+    "Intent",
+    "Journal",
+    "Mirror",
+    "Report",
+    "Table",
+    "World",
+    "reconcile",
+]

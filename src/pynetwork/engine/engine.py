@@ -14,6 +14,7 @@ import attrs
 
 from pynetwork.engine.intent import Draft, Intent
 from pynetwork.engine.journal import DONE, put_plans
+from pynetwork.engine.lost import without_lost
 from pynetwork.errors import (
     ApplyError,
     ConflictError,
@@ -283,6 +284,7 @@ class Engine:
             self.journal.commit(claim, ())
             return []
         goal, other = (new, old) if intent.finish else (old, new)
+        goal = without_lost(self.kernel, self.world, goal)
         failed = self.force(ensure(goal, other))
         if failed:
             self._abandoned.add(intent.id)

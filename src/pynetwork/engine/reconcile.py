@@ -14,12 +14,12 @@ from pynetwork.errors import PynetworkError
 from pynetwork.plan import Plan, Step, Steps, diff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pynetwork.engine.engine import Engine
     from pynetwork.resources import Key, Resource
 
-__all__ = ["Report", "reconcile"]
+__all__ = ["Adoptions", "Report", "reconcile"]
 
 _DETAILS: Final = 20  # lines of what happened that are told, of each scope
 _ORDER = ("network", "sandbox", "files", "join", "port")
@@ -34,6 +34,8 @@ class Report:
         dry_run: Whether it only looked.
         finished: Deletions of dead processes that were completed, in words.
         undone: Other requests of dead processes, undone.
+        detached: Sandboxes whose adopted namespaces are gone, by name: they have none any more.
+        attached: Sandboxes whose adopted namespaces are there again, by name.
         repaired: Steps that brought recorded objects back to what they should be.
         pruned: Steps that deleted objects which carry our tag and are in no record.
         failed: What could not be done, and why.
@@ -42,6 +44,8 @@ class Report:
     dry_run: bool
     finished: tuple[str, ...] = ()
     undone: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
+    attached: tuple[str, ...] = ()
     repaired: tuple[Step, ...] = ()
     pruned: tuple[Step, ...] = ()
     failed: tuple[str, ...] = ()
@@ -49,7 +53,8 @@ class Report:
     @property
     def is_clean(self) -> bool:
         """Whether there was nothing to do."""
-        return not (self.finished or self.undone or self.repaired or self.pruned or self.failed)
+        done = (self.finished, self.undone, self.detached, self.attached, self.repaired, self.pruned)
+        return not any((*done, self.failed))
 
     def __str__(self) -> str:
         if self.is_clean:
@@ -58,6 +63,8 @@ class Report:
         lines = [
             *(f"{would}finish: {what}" for what in self.finished),
             *(f"{would}undo: {what}" for what in self.undone),
+            *(f"{would}detach: sandbox {name!r}: its namespace is gone" for name in self.detached),
+            *(f"{would}attach: sandbox {name!r}: its namespace is there again" for name in self.attached),
             *(f"{would}repair: {step}" for step in self.repaired),
             *(f"{would}prune: {step}" for step in self.pruned),
             *(f"failed: {line}" for line in self.failed),
@@ -66,18 +73,37 @@ class Report:
 
 
 @attrs.define
+class Adoptions:
+    """
+    What became of namespaces that were adopted.
+
+    Attributes:
+        detached: Names of sandboxes whose namespaces are gone.
+        attached: Names of those whose namespaces are there again.
+        scopes: Scopes of plans that this is about.
+        failed: What could not be done, and why.
+    """
+
+    detached: list[str] = attrs.field(factory=list)
+    attached: list[str] = attrs.field(factory=list)
+    scopes: set[str] = attrs.field(factory=set)
+    failed: list[str] = attrs.field(factory=list)
+
+
+@attrs.define
 class _Findings:
     repairs: dict[str, Steps]
     prunes: Steps
 
 
-def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
+def reconcile(engine: Engine, *, dry_run: bool = False, adopt: Callable[[], Adoptions] = Adoptions) -> Report:
     """
     Repair, prune, and finish or undo interrupted requests.
 
     Args:
         engine: Of the controller.
         dry_run: Only report what would be done.
+        adopt: Sees to adopted namespaces that are gone, or there again; only looks in a dry run.
 
     Returns:
         A report. Failures are in it, not raised.
@@ -89,8 +115,12 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
     failed: list[str] = []
     for intent in dead if not dry_run else ():
         failed += (f"{intent.what}: {line}" for line in engine.recover(intent))
+    adopted = adopt()
+    failed += adopted.failed
     findings = _observe(engine)
-    if not dry_run:
+    if dry_run:
+        findings.repairs = {s: steps for s, steps in findings.repairs.items() if s not in adopted.scopes}
+    else:
         found: dict[str | None, Steps] = dict(findings.repairs.items())
         if findings.prunes:
             found[None] = findings.prunes
@@ -104,6 +134,8 @@ def reconcile(engine: Engine, *, dry_run: bool = False) -> Report:
         dry_run=dry_run,
         finished=tuple(intent.what for intent in dead if intent.finish),
         undone=tuple(intent.what for intent in dead if not intent.finish),
+        detached=tuple(adopted.detached),
+        attached=tuple(adopted.attached),
         repaired=engine.spoken([step for steps in findings.repairs.values() for step in steps]),
         pruned=engine.spoken(findings.prunes),
         failed=tuple(failed),

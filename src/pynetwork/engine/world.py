@@ -100,6 +100,12 @@ class World:
         """Whether any scope has the object *key*."""
         return key in self._holders
 
+    def find(self, key: Key) -> Resource | None:
+        """Return the object *key*, as a scope has it."""
+        for scope in self._holders.get(key, ()):
+            return next((item for item in self.plan(scope) if key in item.keys), None)
+        return None
+
     def mark_done(self, intent: Intent) -> bool:
         """Note that a request of this process holds nothing any more; False if another undid it."""
         known = self.intents.get(intent.id)

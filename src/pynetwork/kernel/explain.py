@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.plan import Verb
-from pynetwork.resources import Bridge, Veth
+from pynetwork.resources import Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from pynetwork.plan import Step
@@ -55,6 +55,8 @@ def _hint(code: int, step: Step) -> str:
         return f"a link called {resource.name} exists and is not ours"
     if code == errno.EEXIST and creates and isinstance(resource, Veth):
         return f"there is a link called {resource.peer} in {resource.netns}, or {resource.name} on the host"
+    if code in {errno.ENOENT, errno.ESRCH} and creates and isinstance(resource, Netns):
+        return f"there is no namespace {resource.adopted or resource.path}, or no longer"
     if code == errno.EXFULL and isinstance(resource, Veth):
         return f"bridge {resource.bridge} is full: 1024 ports are all a Linux bridge can have"
     return ""

@@ -18,6 +18,7 @@ from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_fi
 from pynetwork.kernel.fresh import Fresh
 from pynetwork.kernel.groups import Groups
 from pynetwork.kernel.host_links import HostLinks
+from pynetwork.kernel.identity import identity_of
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
@@ -149,6 +150,10 @@ class LinuxKernel:
                 self._peers = LinuxPeers(self.namespaces.home(NetlinkSocket))
             return self._peers
 
+    def namespace_id(self, path: str | None) -> object:
+        """Return what identifies a network namespace; None when *path* is none."""
+        return identity_of(self.namespaces.home_path if path is None else path)
+
     def missing(self) -> tuple[str, ...]:
         """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
         return self.firewall().missing()
@@ -243,11 +248,8 @@ class LinuxKernel:
         if is_of_firewall(resource):
             self.firewall().apply(steps, replay=True)
             return
-        if step.verb is Verb.CREATE and isinstance(resource, Netns) and resource.adopted is not None:
-            if netns.is_pinned(resource.path):
-                return
-            msg = f"namespace {resource.adopted} was adopted; once lost it cannot be adopted again"
-            raise UnavailableError(msg)
+        if step.verb is Verb.CREATE and isinstance(resource, Netns) and netns.is_pinned(resource.path):
+            return
         try:
             self._take((step,))
         except StepFailedError as error:

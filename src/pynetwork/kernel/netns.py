@@ -170,9 +170,18 @@ class Namespaces:
         return opened
 
     def pin(self, source: str, path: str) -> None:
-        """Pin the existing namespace that *source* is with a new file *path*."""
+        """
+        Pin the existing namespace that *source* is with a new file *path*.
+
+        Raises:
+            InvalidValueError: It is no network namespace, or the host's own.
+            OSError: There is none, or no longer.
+        """
         descriptor = open_namespace(source)
         try:
+            if os.path.samestat(os.fstat(descriptor), os.fstat(self._home)):
+                msg = f"{source} is the host's own namespace: that is netns='host', without adopting it"
+                raise InvalidValueError(msg)
             _pin(descriptor, path)
         finally:
             os.close(descriptor)

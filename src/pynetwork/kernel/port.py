@@ -1,4 +1,4 @@
-"""The port between the engine and a host: two methods, so that a fake is a hundred lines."""
+"""The port between the engine and a host: few methods, so that a fake is a hundred lines."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ class Kernel(Protocol):
         """
         Return what is on the host: of *expected* all that exists, as it is, and beyond it all that
         carries the owner's tag.
+        """
+        ...
+
+    def namespace_id(self, path: str | None) -> object:
+        """
+        Return what identifies a network namespace, as long as it exists: equal for two paths of one.
+
+        Args:
+            path: Of its file, such as ``/proc/PID/ns/net``; None is the host's own.
+
+        Returns:
+            None when *path* is no network namespace, or no longer.
         """
         ...
 

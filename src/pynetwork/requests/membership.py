@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pynetwork.specs import EndpointSpec, PortSpec, SandboxSpec
     from pynetwork.types import IPAddress
 
-__all__ = ["join", "leave", "leave_all", "plan_port"]
+__all__ = ["join", "leave", "leave_all", "new_link", "plan_join", "plan_port", "plan_ports"]
 
 
 def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided = ()) -> None:
@@ -57,14 +57,18 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
         spec,
         sandbox=sandbox,
         interface=_interface(core, network, spec, siblings),
-        link=f"veth{core.surroundings.random.getrandbits(40):010x}",
+        link=new_link(core),
         joined=core.engine.mirror.revision + 1,
     )
     draft.rely_on(row.key, row.revision)
     draft.rely_on(target.key, target.revision)
     _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
-    for port in ports_of(core, draft, endpoint):
-        plan_port(core, draft, joined, rechoose(core, draft, joined, port, avoid) if avoid else port.spec)
+    plan_ports(core, draft, joined, target.spec, avoid)
+
+
+def new_link(core: Core) -> str:
+    """Return a name for the host's end of a link: one that was made before may still be on its way out."""
+    return f"veth{core.surroundings.random.getrandbits(40):010x}"
 
 
 def leave(core: Core, draft: Draft, endpoint: str, sandbox: str | None = None) -> None:
@@ -102,11 +106,28 @@ def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
         _take_out(core, draft, row)
 
 
-def plan_port(core: Core, draft: Draft, endpoint: EndpointSpec, port: PortSpec) -> None:
-    """Plan that a joined endpoint publishes a port."""
+def plan_join(core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec) -> None:
+    """Plan that an endpoint is in a sandbox; on the host that means nothing before this has a namespace."""
+    network = core.network(endpoint.network).spec
+    plan = driver_of(core, network).join_plan(network, endpoint, sandbox)  # asked in any case: it may refuse
+    draft.plans[join_scope(endpoint.id)] = plan if sandbox.attached else Plan()
+
+
+def plan_port(core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec, port: PortSpec) -> None:
+    """Plan that an endpoint that has joined a sandbox publishes a port."""
     network = core.network(endpoint.network).spec
     driver: Any = driver_of(core, network)  # it is a Publisher, or the port were not there
-    draft.plans[port_key(endpoint.id, port.id)] = driver.port_plan(network, endpoint, port.binding)
+    plan = driver.port_plan(network, endpoint, port.binding)
+    draft.plans[port_key(endpoint.id, port.id)] = plan if sandbox.attached else Plan()
+
+
+def plan_ports(
+    core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec, avoid: Avoided = ()
+) -> None:
+    """Plan all that an endpoint publishes that has joined a sandbox, with other host ports than *avoid*."""
+    for row in ports_of(core, draft, endpoint.id):
+        port = rechoose(core, draft, endpoint, row, avoid) if avoid else row.spec
+        plan_port(core, draft, endpoint, sandbox, port)
 
 
 def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
@@ -133,8 +154,7 @@ def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[R
         spec = changed(row.spec, default_via=owners.get(row.spec.id, ()))
         if core.records.endpoints[spec.id].spec == spec:
             continue
-        network = core.network(spec.network).spec
-        draft.plans[join_scope(spec.id)] = driver_of(core, network).join_plan(network, spec, sandbox)
+        plan_join(core, draft, spec, sandbox)
         draft.replace(row.replaced(spec), row.replaced(core.records.endpoints[spec.id].spec))
 
 

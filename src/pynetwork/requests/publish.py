@@ -38,7 +38,7 @@ def publish(core: Core, draft: Draft, endpoint: str, asked: PortBinding, avoid: 
     _hold(draft, row)
     (port,) = choose_ports(core, draft, row.spec, [asked], avoid)
     if row.spec.sandbox is not None:
-        plan_port(core, draft, row.spec, port)
+        plan_port(core, draft, row.spec, core.sandbox(row.spec.sandbox).spec, port)
     return port.binding
 
 

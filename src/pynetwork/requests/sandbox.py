@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -18,13 +19,13 @@ from pynetwork.resources import Cgroup, Netns, Sysctl
 from pynetwork.specs import Limits, SandboxSpec
 from pynetwork.specs.sandbox import HOSTNAME_MAX
 from pynetwork.store import Delete, Put
-from pynetwork.types import HOST_NETNS, check_labels, check_name, new_id
+from pynetwork.types import HOST_NETNS, LATER_NETNS, check_labels, check_name, new_id
 
 if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.engine import Draft
 
-__all__ = ["SandboxRequest", "delete_sandbox", "group_path"]
+__all__ = ["SandboxRequest", "choose_pin", "delete_sandbox", "group_path", "parse_netns", "sandbox_plan"]
 
 
 _NAME_MAX = 255  # bytes of a file's name (linux/limits.h)
@@ -38,10 +39,10 @@ def _hostname(value: object) -> str:
     return name
 
 
-def _netns(value: object) -> str | None:
+def parse_netns(value: object) -> str | None:
     """Return the path that a path, an open file or a process id stands for."""
-    if value is None or value == HOST_NETNS:
-        return None if value is None else HOST_NETNS
+    if value is None or value in (HOST_NETNS, LATER_NETNS):
+        return None if value is None else str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if value <= 0:
             msg = f"invalid process id {value}: to adopt a namespace by an open file, pass the file object"
@@ -65,7 +66,7 @@ def _netns(value: object) -> str | None:
         except (OSError, ValueError) as error:
             msg = f"invalid namespace {value!r}: {error}"
             raise InvalidValueError(msg) from error
-    msg = f"invalid namespace {value!r}: a path, a process id, an open file or 'host' is expected"
+    msg = f"invalid namespace {value!r}: a path, a process id, an open file, 'host' or 'later' is expected"
     raise InvalidValueError(msg)
 
 
@@ -76,7 +77,8 @@ class SandboxRequest:
 
     Args:
         wanted: All but what is chosen when it is made.
-        netns: The namespace to adopt, ``"host"`` for the host's, None for one of its own.
+        netns: The namespace to adopt, ``"host"`` for the host's, ``"later"`` for none yet, None for one of
+            its own.
     """
 
     wanted: SandboxSpec
@@ -101,7 +103,7 @@ class SandboxRequest:
                 labels=check_labels({} if labels is None else labels),
                 **rest,
             ),
-            netns=_netns(netns),
+            netns=parse_netns(netns),
         )
 
     def build(self, core: Core, draft: Draft) -> str:
@@ -115,8 +117,9 @@ class SandboxRequest:
         spec = changed(
             self.wanted,
             id=identity,
-            netns=None if self.netns == HOST_NETNS else self._pin(core, identity),
-            adopted=None if self.netns == HOST_NETNS else self.netns,
+            netns=None if self.netns == HOST_NETNS else choose_pin(core, identity, name),
+            adopted=None if self.netns in {HOST_NETNS, LATER_NETNS} else self.netns,
+            attached=self.netns != LATER_NETNS,
             created=core.surroundings.clock(),
         )
         draft.reserve(Put(f"name/sandbox/{spec.name}", identity))
@@ -124,19 +127,29 @@ class SandboxRequest:
         draft.reserve(record(f"sandbox/{identity}", spec))
         return identity
 
-    def _pin(self, core: Core, identity: str) -> str:
-        """Return a path that no sandbox has: a name may be in use there by one that was renamed since."""
-        labels = (self.wanted.name, identity[:12]) if core.visible else (identity[:12],)
-        paths = [f"{core.netns_dir}/{label}.{core.instance[:8]}" for label in labels]
-        if len(labels) > 1:
-            taken = {row.spec.netns for row in core.records.sandboxes.values()}
-            paths = [p for p in paths if p not in taken and len(p.rpartition("/")[2]) <= _NAME_MAX]
-        return paths[0]
+
+def choose_pin(core: Core, identity: str, name: str) -> str:
+    """
+    Return a path to pin the namespace of a sandbox with that no sandbox has.
+
+    One it had itself is not among them, and its name may be in use by one that was renamed since.
+    """
+    labels = (name, identity[:12]) if core.visible else (identity[:12],)
+    had = core.records.sandboxes.get(identity)
+    if len(labels) == 1 and had is None:
+        return f"{core.netns_dir}/{labels[0]}.{core.instance[:8]}"
+    taken = {row.spec.netns for row in core.records.sandboxes.values()}
+    for number in count(1):
+        for label in labels:
+            path = f"{core.netns_dir}/{label}{'' if number == 1 else f'-{number}'}.{core.instance[:8]}"
+            if path not in taken and len(path.rpartition("/")[2]) <= _NAME_MAX:
+                return path
+    raise AssertionError  # numbers never end
 
 
 def sandbox_plan(spec: SandboxSpec) -> Plan:
-    """Return what exists as long as a sandbox does: its namespace, deaf to router advertisements."""
-    if spec.netns is None:
+    """Return what exists as long as a sandbox has a namespace: that, deaf to router advertisements."""
+    if spec.netns is None or not spec.attached:
         return Plan()
     return Plan(
         (

@@ -44,6 +44,12 @@ class Netns(Resource):
     def stays(self) -> bool:
         return self.adopted is not None
 
+    @property
+    def may_return(self) -> bool:
+        """Whether what has the path of the adopted one later may be adopted in its place."""
+        # What is named after a process or its open file is another's after that.
+        return self.adopted is not None and not self.adopted.startswith("/proc/")
+
     def render(self) -> tuple[str, ...]:
         if self.adopted is not None:
             return (f"touch {self.path}", f"mount --bind {self.adopted} {self.path}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pynetwork.core import Handle
-from pynetwork.errors import NotFoundError
+from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError
+from pynetwork.requests.attach import attach, detach, parse_source
+from pynetwork.requests.avoiding import avoiding_taken_ports
 from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
 from pynetwork.sandbox.inside import Inside
@@ -83,11 +85,11 @@ class Sandbox(Handle):
 
     @property
     def netns_path(self) -> Path | None:
-        """The file that pins its namespace; None when that is the host's own."""
+        """The file that pins its namespace; None when that is the host's own, or there is none yet."""
         from pathlib import Path
 
-        path = self._spec.netns
-        return None if path is None else Path(path)
+        spec = self._spec
+        return None if spec.netns is None or not spec.attached else Path(spec.netns)
 
     @property
     def hosts_path(self) -> Path:
@@ -144,6 +146,55 @@ class Sandbox(Handle):
         with self._core.reading() as records:
             self._core.sandbox(self.id)
             return tuple(Endpoint.of(self._core, row.spec.id) for row in records.joined(self.id))
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it has a network namespace; else its endpoints wait for one."""
+        return self._spec.attached
+
+    def attach(self, netns: object) -> None:
+        """
+        Put it, and all of its endpoints, into another namespace: one that a container runtime made.
+
+        It may have none yet (``new_sandbox(netns="later")``), or one, which is left then, and is gone if it
+        was made by this library. Interface names, addresses, MACs and published ports stay. To attach
+        it again to where it is changes nothing. :attr:`netns_path` is another one afterwards.
+
+        Args:
+            netns: The path of its file, an open file, or the id of a process in it.
+
+        Raises:
+            NotFoundError: There is no such namespace, or process, or no longer.
+            InvalidValueError: Malformed, no network namespace, or the host's own.
+            ConflictError: This sandbox is the host's own namespace.
+            PortTakenError: Somebody has a host port by now that one of its endpoints publishes.
+            ApplyError: The host refused a step; it is as before.
+        """
+        source = parse_source(netns)
+        spec, look = self._spec, self._core.engine.kernel.namespace_id
+        found = look(source)
+        if found is None:
+            msg = f"cannot attach sandbox {spec.name!r}: {source} is no network namespace, or no longer"
+            raise NotFoundError(msg)
+        if found == look(None):
+            msg = f"cannot attach sandbox {spec.name!r}: {source} is the host's own namespace"
+            raise InvalidValueError(msg)
+        if spec.attached and spec.netns is not None and found == look(spec.netns):
+            return
+        avoiding_taken_ports(
+            self._core,
+            lambda avoid: lambda draft: attach(self._core, draft, self.id, source, avoid),
+            lambda: [port for endpoint in self.endpoints for port in endpoint.ports],
+        )
+
+    def detach(self) -> None:
+        """
+        Take its namespace away. Its endpoints stay in it with all that is theirs, and wait for another.
+
+        Raises:
+            ConflictError: It has none, or that is the host's own.
+        """
+        self._core.request(lambda draft: detach(self._core, draft, self.id))
 
     def run(
         self,
@@ -330,9 +381,13 @@ class Sandbox(Handle):
             return self._core.sandbox(self.id).spec
 
     def _inside(self) -> Inside:
+        spec = self._spec
+        if not spec.attached:
+            msg = f"sandbox {spec.name!r} has no namespace yet: attach it to one"
+            raise ConflictError(msg)
         if self._core.dns is not None:
             self._core.dns.ensure(self.id)
-        return Inside(self._core.namespaces(), self._spec.netns)
+        return Inside(self._core.namespaces(), spec.netns)
 
     def _deleting(self, draft: Draft) -> None:
         delete_sandbox(self._core, draft, self.id)

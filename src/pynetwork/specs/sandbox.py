@@ -197,6 +197,7 @@ class SandboxSpec:
         name: Unique in its controller.
         netns: Path of the file that pins its namespace; None is the host's own namespace.
         adopted: Path of the namespace it was made over, when that was someone else's.
+        attached: Whether it has a namespace; else its endpoints wait for one.
         hostname: The container's own name.
         domainname: The domain it is in.
         dns: Its own name servers; those of its networks or of the host stand in for none.
@@ -214,6 +215,7 @@ class SandboxSpec:
     name: str
     netns: str | None = None
     adopted: str | None = None
+    attached: bool = True
     hostname: str | None = None
     domainname: str | None = attrs.field(default=None, converter=_domain)
     dns: tuple[IPAddress, ...] = attrs.field(default=(), converter=_servers)

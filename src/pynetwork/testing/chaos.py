@@ -127,6 +127,11 @@ class Chaos:
         self.fate.check()
         return self._kernel.observe(expected)
 
+    def namespace_id(self, path: str | None) -> object:
+        """Return what identifies a network namespace of the host."""
+        self.fate.check()
+        return self._kernel.namespace_id(path)
+
     def close(self) -> None:
         """Close the kernel."""
         self.fate.check()

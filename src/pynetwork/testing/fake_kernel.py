@@ -114,6 +114,18 @@ class FakeKernel:
                     seen.setdefault(resource.key, resource)
             return Plan(seen.values())
 
+    def namespace_id(self, path: str | None) -> object:
+        """
+        Return what identifies a network namespace: the path where it was made.
+
+        One of somebody else's exists when it was planted, as ``Netns(path=...)``.
+        """
+        with self._lock:
+            found = None if path is None else self._host.find(("netns", path))
+        if isinstance(found, Netns):
+            return found.adopted or found.path
+        return "host" if path is None else None
+
     def close(self) -> None:
         """Do nothing: there is nothing to release, and what was created stays."""
 

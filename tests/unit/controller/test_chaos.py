@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork import ApplyError, ConflictError, Controller, MemoryStore, NotFoundError, PynetworkError
-from pynetwork.resources import PublishedPort
+from pynetwork.resources import Netns, PublishedPort
 from pynetwork.testing import Chaos, ChaosStore, FakeKernel, Fate, Killed, fake_surroundings
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ def _open(store: Store, kernel: Kernel, process: str = "p", dead: tuple[str, ...
     return Controller(store=store, kernel=kernel, surroundings=fake_surroundings(process=process, dead=dead))
 
 
+#: Namespaces of somebody else's.
+_ELSEWHERE = ("/run/netns/x", "/proc/4711/ns/net")
 #: Published by the joined endpoint of each network: one to one, any, a run, a run that is shifted.
 _PORTS = (["8080:80", "81", "9000-9001:9000-9001"], ["[::]:90-92:80-82/udp"])
 
@@ -42,6 +44,15 @@ def _prepare(controller: Controller) -> None:
         assert sandbox.hosts_path.name == "hosts"  # from now on it has files
     for network in controller.networks.values():
         network.endpoints["joined"].join(box)
+    kernel = controller._core.engine.kernel
+    assert isinstance(kernel, FakeKernel)
+    kernel.plant(*(Netns(path=path) for path in _ELSEWHERE))
+    later = controller.new_sandbox("later", netns="later")
+    adopted = controller.new_sandbox("adopted", netns=_ELSEWHERE[0])
+    for port, network in zip(("9100", "9200"), controller.networks.values(), strict=True):
+        waiting = network.create_endpoint("waiting", ports=[f"{port}:80"])
+        network.create_endpoint("adopted", ports=[f"1{port}:80/udp"]).join(adopted)
+    waiting.join(later)
 
 
 def _delete_network(network: Network) -> None:
@@ -71,6 +82,15 @@ REQUESTS: dict[str, Callable[[Controller], object]] = {
     "unpublish": lambda c: c.networks["n0"].endpoints["joined"].unpublish("80"),
     "unpublish_many": lambda c: c.networks["n1"].endpoints["joined"].unpublish("80-82/udp"),
     "unpublish_before_join": lambda c: c.networks["n0"].endpoints["free"].unpublish("80"),
+    "new_sandbox_for_later": lambda c: c.new_sandbox("new", netns="later"),
+    "join_later": lambda c: c.networks["n0"].endpoints["free"].join(c.sandboxes["later"]),
+    "attach": lambda c: c.sandboxes["later"].attach(_ELSEWHERE[0]),
+    "attach_elsewhere": lambda c: c.sandboxes["box"].attach(_ELSEWHERE[1]),
+    "attach_what_was_adopted": lambda c: c.sandboxes["adopted"].attach(4711),
+    "detach": lambda c: c.sandboxes["box"].detach(),
+    "detach_what_was_adopted": lambda c: c.sandboxes["adopted"].detach(),
+    "delete_later": lambda c: c.sandboxes["later"].delete(),
+    "publish_later": lambda c: c.networks["n1"].endpoints["waiting"].publish("5000:80"),
     "rename": lambda c: c.networks["n0"].rename("other"),
 }
 
@@ -80,7 +100,11 @@ _RECORDS_ONLY = {
     "create_endpoint",
     "create_endpoint_with_ports",
     "delete_endpoint",
+    "delete_later",
+    "join_later",
+    "new_sandbox_for_later",
     "publish_before_join",
+    "publish_later",
     "rename",
     "unpublish_before_join",
 }
@@ -133,7 +157,8 @@ def _recorded_ports(controller: Controller) -> set[tuple[object, ...]]:
     found: set[tuple[object, ...]] = set()
     for network in controller.networks.values():
         for endpoint in network.endpoints.values():
-            for binding in endpoint.ports if endpoint.sandbox else ():
+            is_in_force = endpoint.sandbox is not None and endpoint.sandbox.is_attached
+            for binding in endpoint.ports if is_in_force else ():
                 host = binding.host_address
                 is_any = host is None or host.is_unspecified
                 for address in endpoint.addresses:
@@ -274,6 +299,7 @@ def test_a_host_that_was_rebooted_is_made_again() -> None:
         _prepare(controller)
         before = _state(kernel)
     kernel.reboot()
+    kernel.plant(Netns(path=_ELSEWHERE[0]))  # whoever made it has made it again
     around = fake_surroundings(process="q", boot="boot-2")
     with Controller(store=store, kernel=kernel, surroundings=around) as controller:
         assert _state(kernel) == before

@@ -61,6 +61,7 @@ def test_what_is_empty_by_default_takes_no_room() -> None:
         "id": "1",
         "name": "s",
         "netns": "/x",
+        "attached": True,
         "stop_signal": 15,
         "created": 0.0,
     }
@@ -85,7 +86,7 @@ def test_unknown_fields_are_kept_apart_and_written_again() -> None:
     record = {"v": 1, "id": "1", "name": "s", "netns": "/x", "colour": ["red"]}
     spec, extra = decode_value(SandboxSpec, "k", loads("k", json.dumps(record)))
     assert extra == {"colour": ["red"]}
-    assert json.loads(encode(spec, extra)) == record | {"created": 0.0, "stop_signal": 15}
+    assert json.loads(encode(spec, extra)) == record | {"attached": True, "created": 0.0, "stop_signal": 15}
 
 
 @pytest.mark.parametrize(
