@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pynetwork.types import IPAddress
 
-__all__ = ["Change", "Entry", "Flood", "Peer", "PeerTable", "Peers", "Reach", "Resolve", "Slot"]
+__all__ = ["Change", "Entry", "Flood", "Peer", "PeerTable", "Peers", "Reach", "Resolve", "Slot", "Underlay"]
 
 #: What can be one thing at a time: where a MAC is, whose an address is, whether a host gets a copy.
 Slot: TypeAlias = tuple[str, str]
@@ -52,6 +52,32 @@ class Peer:
     addresses: tuple[IPAddress, ...] = attrs.field(default=(), converter=_addresses)
     name: str = ""
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
+
+
+@attrs.frozen(kw_only=True)
+class Underlay:
+    """
+    How a host reaches the others.
+
+    Args:
+        vtep: Its address, which the others send to (VTEP: VXLAN tunnel end point).
+        mtu: Bytes of the interface that has it.
+        port: UDP port, the same on all hosts.
+    """
+
+    vtep: IPAddress = attrs.field(converter=parse_address)
+    mtu: int
+    port: int = 4789
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that VXLAN adds: inner Ethernet, VXLAN, UDP and IP headers."""
+        return 14 + 8 + 8 + (20 if self.vtep.version == 4 else 40)
+
+    @property
+    def room(self) -> int:
+        """The largest MTU of what is sent through it, bytes."""
+        return self.mtu - self.overhead
 
 
 @attrs.frozen

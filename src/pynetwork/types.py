@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from random import Random
 
 __all__ = [
+    "CLUSTER_SPACE",
     "HOST_GATEWAY",
     "HOST_NETNS",
     "LATER_NETNS",
@@ -59,6 +60,9 @@ IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 AnyAddress: TypeAlias = str | IPAddress | object
 AnyNetwork: TypeAlias = str | IPNetwork | object
 AnyInterface: TypeAlias = str | IPInterface | object
+
+#: The address space of networks that span hosts: what is taken is in the store of their cluster.
+CLUSTER_SPACE: Final = "cluster"
 
 #: Given as ``netns=`` of a sandbox: the network namespace of the host itself.
 HOST_NETNS: Final = "host"

@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork.plan import Step, StepFailedError, Verb
-from pynetwork.resources import Address, Bridge, LinkUp, Neighbour, Netns, Route, Veth
+from pynetwork.resources import (
+    Address,
+    Bridge,
+    BridgePort,
+    FdbEntry,
+    LinkUp,
+    Neighbour,
+    Netns,
+    Route,
+    Veth,
+    Vxlan,
+)
 from pynetwork.testing import FakeKernel, private_host
 
 if TYPE_CHECKING:
@@ -28,8 +39,10 @@ pytestmark = pytest.mark.root
 
 PATH = "/run/netns/a"
 MAC = "02:00:00:00:00:01"
+NOBODY = "02:00:00:00:00:77"  # never learned, and so never there but by our doing
 NETNS = Netns(path=PATH)
 ETH0 = {"netns": PATH, "dev": "eth0"}
+VXLAN = Vxlan(name="vx7", vni=7, local="127.0.0.1", bridge="br0", mtu=1400)
 BASE = [
     NETNS,
     Bridge(name="br0"),
@@ -62,6 +75,14 @@ RESOURCES = [
     Route(netns=PATH, dev="lo", dst="10.7.0.0/16"),
     Route(dev="br0", dst="10.7.0.0/16"),
     Route(dev="veth0", dst="10.6.0.0/16"),
+    VXLAN,
+    Vxlan(name="vx8", vni=7, local="127.0.0.1", mtu=1400),
+    Vxlan(name="br0", vni=9, local="127.0.0.1", mtu=1400),
+    BridgePort(dev="vx7", bridge="br0"),
+    BridgePort(dev="veth1", bridge="br0"),
+    FdbEntry(dev="vx7", bridge="br0", mac=NOBODY),
+    FdbEntry(dev="veth0", bridge="br0", mac=NOBODY),
+    FdbEntry(dev="veth1", bridge="br0", mac=NOBODY),
 ]
 
 
@@ -92,7 +113,9 @@ def run(line: str) -> int:
 
 
 def links_of(kernel: FakeKernel) -> set[str]:
-    return {resource.name for resource in kernel.resources if isinstance(resource, Bridge | Veth)} | {"lo"}
+    return {resource.name for resource in kernel.resources if isinstance(resource, Bridge | Veth | Vxlan)} | {
+        "lo"
+    }
 
 
 def wait_for_links(expected: set[str]) -> set[str]:
@@ -121,7 +144,7 @@ def walk(seed: int, kernel: FakeKernel) -> Iterator[Step]:
     for _ in range(40):
         resource = source.choice(RESOURCES)
         # Things that others are on go less often, so that there is something to be on.
-        rarely = isinstance(resource, Netns | Bridge | Veth) and source.random() < 0.8
+        rarely = isinstance(resource, Netns | Bridge | Veth | Vxlan) and source.random() < 0.8
         if source.random() < 0.6 or rarely or has_other_form(kernel, resource):
             yield Step(Verb.CREATE, resource)
         else:

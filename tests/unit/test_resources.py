@@ -304,6 +304,11 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
     (attrs.evolve(VXLAN, bridge="br0"), VXLAN, ["ip link set vx-7 nomaster"]),
     (VXLAN, attrs.evolve(VXLAN, mtu=1400), ["ip link set vx-7 mtu 1400"]),
     (
+        FdbEntry(dev="veth0", bridge="br0", mac=MAC),
+        FdbEntry(dev="veth1", bridge="br0", mac=MAC),
+        [f"bridge fdb replace {MAC} dev veth1 master static"],
+    ),
+    (
         PORT,
         attrs.evolve(PORT, learning=True, flood=True),
         ["bridge link set dev vx-7 learning on flood on"],
@@ -351,7 +356,7 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
     (PORT, ("bridge_port", "vx-7", "br0"), {("link", None, "vx-7"), ("link", None, "br0")}),
     (
         FdbEntry(dev="veth0", bridge="br0", mac=MAC),
-        ("fdb", "veth0", "br0", MAC),
+        ("fdb", "br0", MAC),
         {("link", None, "veth0"), ("link", None, "br0")},
     ),
     *firewall_cases.IDENTITIES,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pynetwork.drivers.base import Publishing
 from pynetwork.drivers.bridge_options import MTU_MIN, BridgeOptions
+from pynetwork.drivers.veth import chosen_names, for_interface, stable_mac, within
 from pynetwork.errors import InvalidValueError
 from pynetwork.plan import Plan
 from pynetwork.resources import (
@@ -17,7 +18,6 @@ from pynetwork.resources import (
     LinkUp,
     NetworkRules,
     PublishedPort,
-    Route,
     Ruleset,
     SubnetRules,
     Sysctl,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BridgeDriver", "BridgeOptions"]
 
-_DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -91,12 +90,9 @@ class BridgeDriver:
         self, network: NetworkSpec[BridgeOptions], endpoint: EndpointSpec, sandbox: SandboxSpec
     ) -> Plan:
         """Return the veth pair and what is configured on its end in the sandbox."""
-        netns, dev = sandbox.netns, endpoint.interface
-        if netns is None or dev is None or endpoint.link is None:
-            msg = f"endpoint {endpoint.name!r} has no namespace to be in, or its names are not chosen yet"
-            raise InvalidValueError(msg)
+        netns, dev, link = chosen_names(endpoint, sandbox)
         veth = Veth(
-            name=endpoint.link,
+            name=link,
             bridge=bridge_name(network),
             netns=netns,
             peer=dev,
@@ -109,27 +105,14 @@ class BridgeDriver:
         return Plan(
             (
                 EndpointRules(
-                    link=endpoint.link,
+                    link=link,
                     mac=endpoint.mac,
                     addresses=[address.ip for address in addresses],
                     guard=network.options.spoof_protection,
                     bridge=bridge_name(network),
                 ),
                 veth,
-                *(
-                    LinkSysctl(netns=netns, dev=dev, name=_for_interface(name, dev), value=value)
-                    for name, value in endpoint.sysctls.items()
-                ),
-                *(
-                    Address(netns=netns, dev=dev, cidr=str(address), announce=endpoint.announce)
-                    for address in addresses
-                ),
-                LinkUp(netns=netns, dev=dev),
-                *(Route(netns=netns, dst=str(r.dst), via=r.via, dev=dev) for r in endpoint.routes),
-                *(
-                    Route(netns=netns, dst=_DEFAULT[via.version], via=str(via), dev=dev)
-                    for via in endpoint.default_via
-                ),
+                *within(endpoint, netns, dev),
             )
         )
 
@@ -216,7 +199,7 @@ def _forwarding(network: NetworkSpec[BridgeOptions], device: str) -> Iterator[Re
     if 4 in versions and network.options.gateway_mode(4).startswith("nat"):
         # For the host's own connections to ports published on 127.0.0.1; the firewall sees to it that
         # nobody else's come that way.
-        name = _for_interface("net.ipv4.conf.IFNAME.route_localnet", device)
+        name = for_interface("net.ipv4.conf.IFNAME.route_localnet", device)
         yield LinkSysctl(dev=device, name=name, value="1")
 
 
@@ -251,11 +234,6 @@ def _check_modes(network: NetworkSpec[BridgeOptions]) -> None:
             raise InvalidValueError(msg)
 
 
-def _for_interface(sysctl: str, dev: str) -> str:
-    # In the dotted form of a name a slash stands for a dot (sysctl.conf(5)).
-    return sysctl.replace("IFNAME", dev.replace(".", "/"))
-
-
 def bridge_name(network: NetworkSpec[BridgeOptions]) -> str:
     """Return the interface name of the network's bridge."""
     return network.options.bridge or f"br-{network.id[:12]}"
@@ -263,8 +241,7 @@ def bridge_name(network: NetworkSpec[BridgeOptions]) -> str:
 
 def bridge_mac(network: NetworkSpec[BridgeOptions]) -> str:
     """Return the bridge's MAC: locally administered, and the same whenever the bridge is made again."""
-    digits = network.id[:10]
-    return ":".join(("02", *(digits[i : i + 2] for i in range(0, 10, 2))))
+    return stable_mac(network.id)
 
 
 def _check_mtu_for(network: NetworkSpec[BridgeOptions]) -> None:

@@ -19,7 +19,7 @@ from pynetwork.types import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["GATEWAY_MODES", "ISOLATIONS", "MTU_MIN", "BridgeOptions"]
+__all__ = ["GATEWAY_MODES", "ISOLATIONS", "MTU_MIN", "BridgeOptions", "check_mtu", "check_option_flag"]
 
 #: Smallest MTU by address family: RFC 791 section 3.2, RFC 8200 section 5.
 MTU_MIN = {4: 68, 6: 1280}
@@ -30,7 +30,8 @@ ISOLATIONS = ("isolated", "open")
 _MTU_MAX = 65535
 
 
-def _check_mtu(_instance: object, _attribute: object, value: int | None) -> None:
+def check_mtu(_instance: object, _attribute: object, value: int | None) -> None:
+    """Validate an MTU in bytes, or None, as a field of options."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int) or not MTU_MIN[4] <= value <= _MTU_MAX:
@@ -42,7 +43,8 @@ def _optional_name(value: object) -> str | None:
     return None if value is None else check_interface_name(value)
 
 
-def _check_flag(_instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+def check_option_flag(_instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    """Validate True or False, as a field of options."""
     check_flag(f"option {attribute.name}", value)
 
 
@@ -107,20 +109,20 @@ class BridgeOptions:
     """
 
     bridge: str | None = attrs.field(default=None, converter=_optional_name)
-    mtu: int | None = attrs.field(default=None, validator=_check_mtu)
-    inhibit_gateway: bool = attrs.field(default=False, validator=_check_flag)
-    multicast_snooping: bool = attrs.field(default=False, validator=_check_flag)
+    mtu: int | None = attrs.field(default=None, validator=check_mtu)
+    inhibit_gateway: bool = attrs.field(default=False, validator=check_option_flag)
+    multicast_snooping: bool = attrs.field(default=False, validator=check_option_flag)
     interface_prefix: str = attrs.field(default="eth", converter=check_interface_prefix)
-    masquerade_ipv4: bool = attrs.field(default=True, validator=_check_flag)
-    masquerade_ipv6: bool = attrs.field(default=True, validator=_check_flag)
+    masquerade_ipv4: bool = attrs.field(default=True, validator=check_option_flag)
+    masquerade_ipv6: bool = attrs.field(default=True, validator=check_option_flag)
     outbound_addresses: tuple[IPAddress, ...] = attrs.field(default=(), converter=_outbound)
-    icc: bool = attrs.field(default=True, validator=_check_flag)
+    icc: bool = attrs.field(default=True, validator=check_option_flag)
     isolation: str = attrs.field(default="isolated", validator=_check_word)
     gateway_mode_ipv4: str = attrs.field(default="nat", validator=_check_word)
     gateway_mode_ipv6: str = attrs.field(default="nat", validator=_check_word)
     host_binding: IPAddress | None = attrs.field(default=None, converter=_host_address)
     trusted_interfaces: tuple[str, ...] = attrs.field(default=(), converter=_links)
-    spoof_protection: bool = attrs.field(default=True, validator=_check_flag)
+    spoof_protection: bool = attrs.field(default=True, validator=check_option_flag)
 
     def gateway_mode(self, version: int) -> str:
         """Return the gateway mode of family *version*, 4 or 6."""

@@ -242,8 +242,6 @@ def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: C
             return _route(resource)
         case Neighbour(netns=place, dev=dev, address=address, mac=mac):
             return (Send(place, lambda look: rtnl.neighbour(address, look.index(dev), mac=mac)),)
-        case FdbEntry(dev=dev, mac=mac):
-            return (Send(None, lambda look: fdb.fdb(mac, look.index(dev))),)
     return _update(resource, None)
 
 
@@ -258,6 +256,8 @@ def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, .
         case Vxlan(name=name, bridge=bridge, mtu=mtu):
             change = partial(rtnl.set_link, name, up=True, mtu=mtu)
             return (Send(None, lambda look: change(master=look.index(bridge) if bridge else 0)),)
+        case FdbEntry(dev=dev, mac=mac):
+            return (Send(None, lambda look: fdb.fdb(mac, look.index(dev))),)
         case BridgePort(dev=dev, learning=learning, flood=flood):
             return (Send(None, lambda _: fdb.port(dev, learning=learning, flood=flood)),)
         case LinkUp(netns=place, dev=dev):

@@ -9,14 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pynetwork.errors import UnavailableError
 from pynetwork.etc import HostFiles
 from pynetwork.kernel import answers, rtnl
 from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.peers import Underlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pynetwork.types import IPNetwork
+    from pynetwork.types import IPAddress, IPNetwork
 
 __all__ = [
     "RESOLVED_CONF",
@@ -29,6 +31,7 @@ __all__ = [
     "machine_seed",
     "nameservers",
     "process_identity",
+    "underlay",
 ]
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
@@ -165,3 +168,35 @@ def _start_time(pid: int) -> str:
     if fields[0] in {"Z", "X"}:
         raise ProcessLookupError(pid)  # dead, but not buried
     return fields[_START_TIME]
+
+
+def underlay(vtep: IPAddress | None) -> Underlay:
+    """
+    Return how this host reaches others.
+
+    Args:
+        vtep: Its address that they send to; None for the one that it sends from to the world.
+
+    Raises:
+        UnavailableError: It has no such address, or, when none is given, no default route.
+    """
+    with NetlinkSocket() as netlink:
+        links = {link.ifindex: link for link in map(answers.parse_link, netlink.dump(answers.dump_links))}
+        addresses = [answers.parse_address(payload) for payload in netlink.dump(answers.dump_addresses)]
+    if vtep is None:
+        vtep = _source()
+    for address in addresses:
+        if ipaddress.ip_interface(address.cidr).ip == vtep:
+            return Underlay(vtep=vtep, mtu=links[address.ifindex].mtu)
+    msg = f"no interface of this host has the address {vtep}, which other hosts are to send to (vtep=)"
+    raise UnavailableError(msg)
+
+
+def _source() -> IPAddress:
+    """Return the address that this host sends from to the world. Nothing is sent."""
+    for family, anywhere in ((socket.AF_INET, "198.51.100.1"), (socket.AF_INET6, "2001:db8::1")):
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((anywhere, 9))
+            return ipaddress.ip_address(probe.getsockname()[0])
+    msg = "this host has no default route: give the address that other hosts are to send to (vtep=)"
+    raise UnavailableError(msg)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import netns, rtnl, sysctl
+from pynetwork.kernel import facts, netns, rtnl, sysctl
 from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
 from pynetwork.kernel.compile import Do, Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.diagnosis import gather
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from pynetwork.kernel.diagnosis import HostFacts
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.kernel.spares import Opened
+    from pynetwork.peers import Underlay
     from pynetwork.plan import Step
+    from pynetwork.types import IPAddress
 
 __all__ = ["LinuxKernel"]
 
@@ -153,6 +155,10 @@ class LinuxKernel:
     def namespace_id(self, path: str | None) -> object:
         """Return what identifies a network namespace; None when *path* is none."""
         return identity_of(self.namespaces.home_path if path is None else path)
+
+    def underlay(self, vtep: IPAddress | None) -> Underlay:
+        """Return how the host reaches others, see :func:`pynetwork.kernel.facts.underlay`."""
+        return self.namespaces.home(partial(facts.underlay, vtep))
 
     def missing(self) -> tuple[str, ...]:
         """Return in words what somebody took away of the firewall, as far as one cheap look tells."""

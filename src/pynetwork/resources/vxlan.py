@@ -127,7 +127,7 @@ class FdbEntry(Resource):
     """
     A static entry of a bridge's forwarding database: which port an address is behind.
 
-    An address is behind one port: the entry moves there if another port has it.
+    An address is behind one port: to make the entry moves it there if another port has it.
 
     Args:
         dev: The port, an interface of the host.
@@ -137,6 +137,7 @@ class FdbEntry(Resource):
 
     kind = "fdb"
     rank = 72
+    mutable = frozenset({"dev"})
 
     dev: str
     bridge: str
@@ -144,7 +145,7 @@ class FdbEntry(Resource):
 
     @property
     def key(self) -> Key:
-        return ("fdb", self.dev, self.bridge, self.mac)
+        return ("fdb", self.bridge, self.mac)
 
     @property
     def parents(self) -> tuple[Key, ...]:
@@ -155,3 +156,6 @@ class FdbEntry(Resource):
 
     def render_delete(self) -> tuple[str, ...]:
         return (f"bridge fdb delete {self.mac} dev {self.dev} master",)
+
+    def render_update(self, previous: Resource) -> tuple[str, ...]:  # noqa: ARG002 - it moves
+        return self.render()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from pynetwork.kernel.port import Kernel
+    from pynetwork.peers import Peers, Underlay
     from pynetwork.plan import Plan, Step
     from pynetwork.store.port import (
         Change,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         Snapshot,
         Store,
     )
+    from pynetwork.types import IPAddress
 
 __all__ = ["Chaos", "ChaosStore", "Fate", "Killed"]
 
@@ -131,6 +133,16 @@ class Chaos:
         """Return what identifies a network namespace of the host."""
         self.fate.check()
         return self._kernel.namespace_id(path)
+
+    def peers(self) -> Peers:
+        """Return what tells the host of endpoints on others. What it is told fails never."""
+        self.fate.check()
+        return cast("Peers", self._kernel.peers())  # type: ignore[attr-defined]  # of those that have it
+
+    def underlay(self, vtep: IPAddress | None) -> Underlay:
+        """Return how the host reaches others."""
+        self.fate.check()
+        return cast("Underlay", self._kernel.underlay(vtep))  # type: ignore[attr-defined]  # likewise
 
     def close(self) -> None:
         """Close the kernel."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pynetwork.errors import NotFoundError
+from pynetwork.peers import Underlay
 from pynetwork.plan import Plan, StepFailedError, Verb
 from pynetwork.resources import (
     Address,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from pynetwork.plan import Step
     from pynetwork.resources import Key, Resource
+    from pynetwork.types import IPAddress
 
 __all__ = ["FakeKernel"]
 
@@ -57,12 +59,14 @@ class FakeKernel:
     Args:
         existing: Objects of somebody else: they carry no tag, are observed only when asked for, and
             never deleted.
+        mtu: Of its way to other hosts, bytes.
 
     Every method may be called from any thread. Closing does nothing: several controllers may use one
     host, one after the other or together.
     """
 
-    def __init__(self, existing: Iterable[Resource] = ()) -> None:
+    def __init__(self, existing: Iterable[Resource] = (), *, mtu: int = 1500) -> None:
+        self._mtu = mtu
         self._lock = threading.RLock()
         self._host = HostModel()
         self._ours: set[Key] = set()
@@ -133,6 +137,10 @@ class FakeKernel:
         """Return what tells the host of endpoints on others."""
         return self._peers
 
+    def underlay(self, vtep: IPAddress | None) -> Underlay:
+        """Return how the host reaches others: 192.0.2.1 is its address when none is given."""
+        return Underlay(vtep=vtep or "192.0.2.1", mtu=self._mtu)
+
     def plant(self, *resources: Resource) -> None:
         """Put objects on the host behind the library's back; what has the key of one of ours changes it."""
         with self._lock:
@@ -182,7 +190,7 @@ class FakeKernel:
     def _delete(self, resource: Resource, found: Resource | None, *, replay: bool) -> None:
         if isinstance(resource, SETTINGS):  # They have no delete: the state stays.
             self._ours.discard(resource.key)
-        elif found is None:
+        elif found is None or (isinstance(found, FdbEntry) and found != resource):
             if not replay:
                 raise os_error(errno.ENOENT, resource)
         elif found.key in self._ours:
@@ -190,7 +198,7 @@ class FakeKernel:
 
     def _create_again(self, wanted: Resource, found: Resource, *, replay: bool) -> None:
         """Create what has an object under its key already."""
-        if isinstance(wanted, SETTINGS):
+        if isinstance(wanted, (*SETTINGS, FdbEntry)):  # which moves
             self._host.check(wanted)
             self._host.put(wanted)
             self._ours.add(wanted.key)
