@@ -21,10 +21,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from pynetwork.cluster import Cluster, PeerHost
     from pynetwork.controller import Controller
     from pynetwork.core import Surroundings
     from pynetwork.doctor import Finding
     from pynetwork.drivers import BridgeDriver, BridgeOptions, Driver, HostDriver, NoOptions, NullDriver
+    from pynetwork.drivers.overlay_options import OverlayOptions
     from pynetwork.endpoint import Endpoint
     from pynetwork.engine import Report
     from pynetwork.errors import (
@@ -80,6 +82,7 @@ __all__ = [
     "BridgeDriver",
     "BridgeOptions",
     "Capabilities",
+    "Cluster",
     "ConflictError",
     "Controller",
     "DefaultIpam",
@@ -106,6 +109,8 @@ __all__ = [
     "NotFoundError",
     "NullDriver",
     "NullIpam",
+    "OverlayOptions",
+    "PeerHost",
     "Plan",
     "Policy",
     "Pool",
@@ -137,10 +142,12 @@ __all__ = [
 # Where each name lives. Importing the package costs next to nothing; a program that only catches its
 # errors, or only wants the allocator, does not pay for the rest.
 _HOMES: Final = {
+    "pynetwork.cluster": ("Cluster", "PeerHost"),
     "pynetwork.controller": ("Controller",),
     "pynetwork.core": ("Surroundings",),
     "pynetwork.doctor": ("Finding",),
     "pynetwork.drivers": ("BridgeDriver", "BridgeOptions", "Driver", "HostDriver", "NoOptions", "NullDriver"),
+    "pynetwork.drivers.overlay_options": ("OverlayOptions",),
     "pynetwork.endpoint": ("Endpoint",),
     "pynetwork.engine": ("Report",),
     "pynetwork.errors": (

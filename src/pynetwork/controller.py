@@ -12,7 +12,7 @@ from pynetwork.doctor import diagnose, missing, wanted
 from pynetwork.engine import Report, reconcile
 from pynetwork.network import Network
 from pynetwork.opening import Opening
-from pynetwork.overview import counts, everything
+from pynetwork.overview import counts, everything, networks, own
 from pynetwork.removal import delete_all
 from pynetwork.requests.adoption import see_to_adopted
 from pynetwork.requests.network import NetworkRequest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from pynetwork.cluster import Cluster
     from pynetwork.doctor import Finding
     from pynetwork.events import Event, EventReader
     from pynetwork.ipam import IpamDriver
@@ -69,9 +70,11 @@ class Controller:
         kernel: The host, such as ``pynetwork.testing.FakeKernel``; or a function that returns it for
             the id of the instance and the directory of namespaces, whose result is closed with the
             controller.
+        cluster: The cluster that this host is in: then there are networks that span hosts.
         surroundings: What is random, clocked or read from the host; for tests.
 
     Raises:
+        ConflictError: Another host of the cluster has the name of this one.
         StoreError: The state directory cannot be read or written.
         UnavailableError: This is no Linux, or a privilege is missing.
     """
@@ -90,6 +93,7 @@ class Controller:
         dns: str = "here",
         store: Store | None = None,
         kernel: Kernel | Callable[[str, Path], Kernel] | None = None,
+        cluster: Cluster | None = None,
         surroundings: Surroundings | None = None,
     ) -> None:
         self._default_driver = default_driver
@@ -105,6 +109,7 @@ class Controller:
             store=store,
             kernel=kernel,
             surroundings=surroundings or Surroundings(),
+            cluster=cluster,
         )
         with ExitStack() as stack:
             self._core, self._erase_places = opening.open(stack)
@@ -112,8 +117,8 @@ class Controller:
 
     @property
     def networks(self) -> Mapping[str, Network]:
-        """The networks by name."""
-        return self._core.view(Network, "network", self._core.records.networks)
+        """The networks by name; those that span hosts as well, wherever they were made."""
+        return networks(self._core)
 
     @property
     def sandboxes(self) -> Mapping[str, Sandbox]:
@@ -175,6 +180,8 @@ class Controller:
             labels=labels,
         )
         core = self._core
+        if request.is_global and core.span is not None:
+            return core.made(Network.of(core, core.span.new_network(request)))
         return core.made(Network.of(core, core.request(lambda draft: request.build(core, draft))))
 
     def plan_network(self, driver: str, name: str, **arguments: Any) -> Steps:  # noqa: ANN401 - as new_network's
@@ -255,7 +262,10 @@ class Controller:
         """
         self._core.check_open()
         adopt = partial(see_to_adopted, self._core, dry_run=dry_run)
-        return reconcile(self._core.engine, dry_run=dry_run, adopt=adopt)
+        report = reconcile(self._core.engine, dry_run=dry_run, adopt=adopt)
+        if self._core.span is not None and not dry_run:
+            self._core.span.repair()
+        return report
 
     def check(self) -> tuple[str, ...]:
         """
@@ -291,7 +301,7 @@ class Controller:
         finally:
             # By identity: two blocks in which nothing was made yet are equal.
             self._core.scratches[:] = [block for block in self._core.scratches if block is not made]
-            delete_all(self._core, made)
+            delete_all(made)
 
     @property
     def revision(self) -> int:
@@ -356,15 +366,15 @@ class Controller:
         """
         Delete all networks, endpoints and sandboxes, then the records and directories, and close.
 
+        Networks that span hosts stay: only this host leaves them.
+
         For tests, demonstrations and uninstalling: the host is as if the instance had never been. No
         other process may use the state directory any more.
 
         Raises:
             ExceptionGroup: Something could not be deleted; the records are kept.
         """
-        networks, sandboxes = list(self.networks.values()), list(self.sandboxes.values())
-        endpoints = [endpoint for network in networks for endpoint in network.endpoints.values()]
-        delete_all(self._core, [*networks, *endpoints, *sandboxes])
+        delete_all(own(self._core))
         self.close()
         if self._erase_places is not None:
             self._erase_places()

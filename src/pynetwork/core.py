@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from pynetwork.allocation import Allocations
+    from pynetwork.cluster.span import Span
     from pynetwork.dns import NamesPort
     from pynetwork.drivers import Registry
     from pynetwork.engine import Draft, Engine
@@ -139,6 +140,7 @@ class Core:
         scratches: Open scratch blocks, innermost last; each collects what is made meanwhile.
         readers: Of events; closed with the controller.
         dns: The name server of its sandboxes, if there is to be any.
+        span: The cluster that the host is in, if any.
     """
 
     instance: str
@@ -156,6 +158,7 @@ class Core:
     is_closed: bool = False
     dns: NamesPort | None = None
     resolver: tuple[IPAddress, ...] = ()
+    span: Span | None = None
     _namespaces: Namespaces | None = None
 
     @functools.cached_property
@@ -175,7 +178,12 @@ class Core:
     def request(self, build: Callable[[Draft], T]) -> T:
         """Carry out a request, see :meth:`pynetwork.engine.Engine.request`."""
         self.check_open()
-        return self.engine.request(build)
+        if self.span is None:
+            return self.engine.request(build)
+        try:
+            return self.engine.request(build)
+        finally:
+            self.span.poke()
 
     def rehearse(self, build: Callable[[Draft], object]) -> Steps:
         """Return the steps of a request, see :meth:`pynetwork.engine.Engine.rehearse`."""
@@ -203,6 +211,8 @@ class Core:
         for reader in list(self.readers):
             reader.close()
         if not self.is_closed:
+            if self.span is not None:
+                self.span.close()
             if self.dns is not None:
                 self.dns.close()
             self.engine.journal.close()

@@ -183,6 +183,8 @@ class Endpoint(Handle):
     def rename(self, name: str) -> None:
         """Give it another name, unique in its network."""
         check_name("endpoint", name)
+        if self._core.span is not None:
+            self._core.span.refuse_rename(self._spec.network)
 
         def build(draft: Draft) -> None:
             row = self._core.endpoint(self.id)
@@ -205,8 +207,12 @@ class Endpoint(Handle):
             ConflictError: It is in a sandbox, and *force* is not given.
             NotFoundError: It was deleted before.
         """
+        span = self._core.span
         try:
-            self._core.request(self._deleting(force=force))
+            if span is not None and span.is_global(self._spec.network):
+                span.delete_endpoint(self.id, force=force)
+            else:
+                self._core.request(self._deleting(force=force))
         except NotFoundError:
             if not missing_ok:
                 raise

@@ -15,6 +15,7 @@ from pynetwork.types import check_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pynetwork.cluster import PeerHost
     from pynetwork.engine import Draft
     from pynetwork.ipam import Usage
     from pynetwork.plan import Steps
@@ -74,6 +75,12 @@ class Network(Handle):
     def endpoints(self) -> Mapping[str, Endpoint]:
         """Its endpoints by name."""
         return self._core.view(Endpoint, f"endpoint/{self.id}", self._core.records.endpoints)
+
+    @property
+    def peers(self) -> tuple[PeerHost, ...]:
+        """The other hosts that have joined endpoints of it, if it spans hosts; see :class:`PeerHost`."""
+        span = self._core.span
+        return span.peers(self.id) if span is not None and span.is_global(self.id) else ()
 
     def create_endpoint(
         self,
@@ -144,11 +151,15 @@ class Network(Handle):
             labels={} if labels is None else labels,
         )
         core = self._core
+        if core.span is not None and core.span.is_global(self.id):
+            return core.made(Endpoint.of(core, core.span.create_endpoint(request)))
         return core.made(Endpoint.of(core, core.request(lambda draft: request.build(core, draft))))
 
     def rename(self, name: str) -> None:
         """Give it another name, unique in its controller."""
         check_name("network", name)
+        if self._core.span is not None:
+            self._core.span.refuse_rename(self.id)
 
         def build(draft: Draft) -> None:
             row = self._core.network(self.id)
@@ -174,7 +185,7 @@ class Network(Handle):
             NotFoundError: It was deleted before.
         """
         try:
-            self._core.request(self._deleting)
+            self._delete()
         except NotFoundError:
             if not missing_ok:
                 raise
@@ -190,17 +201,30 @@ class Network(Handle):
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""
         with self._core.reading():
-            spec = self._core.network(self.id).spec
+            spec = self._spec
         return plain(spec) | {"endpoints": sorted(self.endpoints)}
 
     def __repr__(self) -> str:
         row = self._core.records.networks.get(self.id)
-        return f"<Network {self.id[:12]} {row.spec.name if row else '(deleted)'}>"
+        absent = "(deleted)" if self._core.span is None else "(not on this host)"
+        return f"<Network {self.id[:12]} {row.spec.name if row else absent}>"
 
     @property
     def _spec(self) -> AnyNetworkSpec:
-        with self._core.reading():
-            return self._core.network(self.id).spec
+        core = self._core
+        with core.reading() as records:
+            row = records.networks.get(self.id)
+            if row is None and core.span is None:
+                row = core.network(self.id)  # which says that it is gone
+        return row.spec if row is not None else core.span.network(self.id)  # type: ignore[union-attr]  # see above
+
+    def _delete(self, *, force: bool = False) -> None:
+        """Delete it, with *force* also if it is of a type that always exists."""
+        core = self._core
+        if core.span is not None and core.span.is_global(self.id):
+            core.span.delete_network(self.id)
+        else:
+            core.request(lambda draft: delete_network(core, draft, self.id, force=force))
 
     def _deleting(self, draft: Draft) -> None:
         delete_network(self._core, draft, self.id)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import ExitStack
 
+    from pynetwork.cluster import Cluster
     from pynetwork.core import Core, Surroundings
     from pynetwork.dns import NamesPort
     from pynetwork.ipam import IpamDriver
@@ -56,6 +57,7 @@ class Opening:
     kernel: Kernel | Callable[[str, Path], Kernel] | None
     surroundings: Surroundings
     dns: str = attrs.field(validator=_check_dns)
+    cluster: Cluster | None = None
 
     def open(self, stack: ExitStack) -> tuple[Core, Callable[[], None] | None]:
         """
@@ -78,12 +80,18 @@ class Opening:
             erase = partial(_remove_places, store, netns_dir, files_dir)
         instance = instance_of(store, self.surroundings)
         kernel, is_moving = self._kernel(stack, instance, store, (netns_dir, files_dir))
+        drivers, cluster = tuple(self.drivers), None
+        if self.cluster is not None:
+            from pynetwork.cluster.opening import ClusterOpening  # not loaded by those who need none
+
+            cluster = ClusterOpening.on(self.cluster, kernel, drivers)
+            drivers = cluster.drivers(drivers)
         core = assemble(
             instance,
             store,
             kernel,
             self.surroundings,
-            drivers=self.drivers,
+            drivers=drivers,
             ipams=self.ipam,
             driver_options=self.driver_options,
             netns_dir=netns_dir,
@@ -95,6 +103,8 @@ class Opening:
         _recover(core, anew=reboot or is_moving)
         if self.dns != "off" and hasattr(kernel, "namespaces"):  # a fake has none to serve names in
             core.dns = _name_server(core)
+        if cluster is not None:
+            cluster.open(core, kernel, stack)
         return core, erase
 
     def _kernel(

@@ -4,14 +4,45 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pynetwork.network import Network
+from pynetwork.sandbox import Sandbox
+from pynetwork.views import View
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pynetwork.core import Core
-    from pynetwork.network import Network
-    from pynetwork.sandbox import Sandbox
+    from pynetwork.core import Core, Handle
 
-__all__ = ["counts", "everything"]
+__all__ = ["counts", "everything", "networks", "own"]
+
+
+def networks(core: Core) -> View[Network]:
+    """Return the networks of this host and, if it is in a cluster, all that span hosts."""
+    here = core.view(Network, "network", core.records.networks)
+    span = core.span
+    if span is None:
+        return here
+
+    def read() -> dict[str, Network]:
+        there = {name: Network.of(core, identity) for name, identity in span.names().items()}
+        return {**there, **dict(here.items())}
+
+    def find(name: str) -> Network | None:
+        found = here.get(name)
+        identity = None if found is not None else span.named(name)
+        return found if identity is None else Network.of(core, identity)
+
+    return View("network", read, find)
+
+
+def own(core: Core) -> list[Handle]:
+    """Return all that is this host's alone: not the networks that span hosts, but its endpoints in them."""
+    here = list(core.view(Network, "network", core.records.networks).values())
+    return [
+        *(network for network in here if core.span is None or not core.span.is_global(network.id)),
+        *(endpoint for network in here for endpoint in network.endpoints.values()),
+        *core.view(Sandbox, "sandbox", core.records.sandboxes).values(),
+    ]
 
 
 def counts(core: Core) -> dict[str, int]:

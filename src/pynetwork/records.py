@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pynetwork.drivers import Driver, Registry
     from pynetwork.store import Put
 
-__all__ = ["AnyDriver", "AnyNetworkSpec", "Records", "Row", "make_options", "record"]
+__all__ = ["AnyDriver", "AnyNetworkSpec", "Records", "Row", "make_options", "network_row", "record"]
 
 S = TypeVar("S")
 # A driver's options are its own; the controller passes them from the user to it unread.
@@ -189,18 +189,26 @@ class Records:
     def _row(self, kind: type[S], key: str, value: str, revision: int, decoded: object) -> Row[S]:
         if isinstance(decoded, Row):
             return Row(key, decoded.spec, revision, decoded.extra)
-        fields = loads(key, value)
         if kind is NetworkSpec:
-            fields["options"] = self._options(fields["driver"], fields.get("options", {}))
-        spec, extra = decode_value(kind, key, fields)
+            return network_row(self._drivers, key, value, revision)  # type: ignore[return-value]  # the kind
+        spec, extra = decode_value(kind, key, loads(key, value))
         return Row(key, spec, revision, extra)
 
-    def _options(self, driver: str, options: Mapping[str, Any]) -> object:
-        try:
-            return make_options(self._drivers[driver], options)
-        except (UnknownDriverError, InvalidValueError):
-            # A network of a driver that is not installed here can still be listed.
-            return dict(options)
+
+def network_row(drivers: Registry[AnyDriver], key: str, value: str, revision: int) -> Row[AnyNetworkSpec]:
+    """Return what the record of a network says, its options as the type of its driver in *drivers*."""
+    fields = loads(key, value)
+    fields["options"] = _options(drivers, fields["driver"], fields.get("options", {}))
+    spec, extra = decode_value(NetworkSpec, key, fields)
+    return Row(key, spec, revision, extra)
+
+
+def _options(drivers: Registry[AnyDriver], driver: str, options: Mapping[str, Any]) -> object:
+    try:
+        return make_options(drivers[driver], options)
+    except (UnknownDriverError, InvalidValueError):
+        # A network of a driver that is not installed here can still be listed.
+        return dict(options)
 
 
 def make_options(driver: AnyDriver, options: object, defaults: object = None) -> Any:  # noqa: ANN401 - the driver's type

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pynetwork.endpoint import Endpoint
 from pynetwork.errors import NotFoundError, PynetworkError
 from pynetwork.network import Network
-from pynetwork.requests.network import delete_network
 from pynetwork.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pynetwork.core import Core, Handle
+    from pynetwork.core import Handle
 
 __all__ = ["delete_all"]
 
 
-def delete_all(core: Core, made: Sequence[Handle]) -> None:
+def delete_all(made: Sequence[Handle]) -> None:
     """
     Delete *made*, the youngest first, also networks of a type that always exists.
 
@@ -30,7 +28,7 @@ def delete_all(core: Core, made: Sequence[Handle]) -> None:
     for handle in reversed(made):
         try:
             if isinstance(handle, Network):
-                core.request(partial(delete_network, core, identity=handle.id, force=True))
+                handle._delete(force=True)  # noqa: SLF001 - both are ours
             elif isinstance(handle, Endpoint):
                 handle.delete(force=True)
             elif isinstance(handle, Sandbox):

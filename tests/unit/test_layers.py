@@ -26,6 +26,7 @@ FLOORS = (
         "views",
         "dns",
         "core",
+        "cluster",
         "records",
         "allocation",
         "port_index",

@@ -28,18 +28,31 @@ if TYPE_CHECKING:
     from pynetwork.kernel.netns import Namespaces
     from pynetwork.kernel.spares import Opened
 
-__all__ = ["PREPARED", "Chunk", "Indexes", "Outcome"]
+__all__ = ["Chunk", "Indexes", "Outcome", "prepare_namespace"]
 
 #: Ifindexes by namespace (None is the host's) and name of the link.
 Indexes: TypeAlias = dict[tuple[str | None, str], int]
 
-#: Sysctls that a namespace of ours has from the start.
-PREPARED: Final = {"net.ipv6.conf.default.accept_ra": "0"}
+# Sysctls that a namespace of ours has from the start.
+_PREPARED: Final = {"net.ipv6.conf.default.accept_ra": "0"}
 # Far from those that the kernel counts up to; a clash costs a second try.
 _FIRST_OUTER: Final = 1 << 20
 _OUTER: Final = 1 << 22
 _FIRST_INNER: Final = 16
 _INNER: Final = 2000
+
+
+def prepare_namespace() -> NetlinkSocket:
+    """Prepare the namespace of this thread, a new one, as all of ours are; returns a socket in it."""
+    for name, value in _PREPARED.items():
+        sysctl.write(name, value)
+    socket = NetlinkSocket()
+    try:
+        socket.request(rtnl.set_link("lo", up=True))
+    except BaseException:
+        socket.close()
+        raise
+    return socket
 
 
 class _Place(Protocol):
@@ -197,7 +210,7 @@ class Chunk:
             position
             for position, operation in enumerate(self._operations)
             if isinstance(operation, Make)
-            or (isinstance(operation, Write) and PREPARED.get(operation.name) == operation.value)
+            or (isinstance(operation, Write) and _PREPARED.get(operation.name) == operation.value)
         )
 
     def _on_host(self) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import threading
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import facts, netns, rtnl, sysctl
-from pynetwork.kernel.chunk import PREPARED, Chunk, Indexes
+from pynetwork.kernel import facts, netns, rtnl
+from pynetwork.kernel.chunk import Chunk, Indexes, prepare_namespace
 from pynetwork.kernel.compile import Do, Make, Treat, compile_step, create_bridge
 from pynetwork.kernel.diagnosis import gather
 from pynetwork.kernel.effects import Effects
@@ -84,7 +85,7 @@ class LinuxKernel:
         self._has_directory = False
         self._files_dir = netns_dir.parent / "files" if files_dir is None else files_dir
         self.groups = Groups()
-        self.namespaces = netns.Namespaces(_prepare_namespace, spares=_SPARES)
+        self.namespaces = netns.Namespaces(prepare_namespace, spares=_SPARES)
         self._bridges: Indexes = {}
         self._fresh = Fresh()
         self._host = NetlinkSocket()
@@ -356,15 +357,3 @@ def _failure(
         [step for number, step in enumerate(steps) if number not in undone],
         half_done=any(at in done or isinstance(operation, Treat | Do) for at, operation in own),
     )
-
-
-def _prepare_namespace() -> NetlinkSocket:
-    for name, value in PREPARED.items():
-        sysctl.write(name, value)
-    socket = NetlinkSocket()
-    try:
-        socket.request(rtnl.set_link("lo", up=True))
-    except BaseException:
-        socket.close()
-        raise
-    return socket

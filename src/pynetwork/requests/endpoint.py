@@ -18,6 +18,7 @@ from pynetwork.requests.ports import choose_ports
 from pynetwork.specs import DEFAULT_GATEWAY, EndpointSpec, StaticRoute
 from pynetwork.store import Delete, PrefixUnchanged, Put
 from pynetwork.types import (
+    CLUSTER_SPACE,
     check_interface_name,
     check_labels,
     check_name,
@@ -156,7 +157,7 @@ class EndpointRequest:
     """
     The arguments of :meth:`Network.create_endpoint`, checked, and how an endpoint is made of them.
 
-    The fields are that method's, and *network*, the network's id.
+    The fields are that method's; *network*, the network's id; and *identity*, the id that it shall have.
     """
 
     network: str
@@ -173,6 +174,7 @@ class EndpointRequest:
     ports: tuple[PortBinding, ...] = attrs.field(converter=_ports)
     priority: int = attrs.field(converter=_priority)
     labels: Mapping[str, str] = attrs.field(converter=check_labels)
+    identity: str | None = None
 
     def build(self, core: Core, draft: Draft) -> str:
         """Draft the endpoint; returns its id."""
@@ -185,7 +187,7 @@ class EndpointRequest:
         mac = self._choose_mac(core, draft, network)
         addresses = self._allocate(core, draft, network, mac)
         spec = EndpointSpec(
-            id=new_id(core.surroundings.random),
+            id=self.identity or new_id(core.surroundings.random),
             name=self.name,
             network=network.id,
             addresses=addresses,
@@ -225,6 +227,8 @@ class EndpointRequest:
         self, core: Core, draft: Draft, network: AnyNetworkSpec, mac: str
     ) -> tuple[IPInterface, ...]:
         """Take one address of each family that the network has."""
+        if network.space == CLUSTER_SPACE:
+            return self._held(network)
         pools = [pool_of(network, subnet) for subnet in network.subnets if subnet.network.prefixlen]
         wanted: dict[int, IPAddress] = {}
         for address in self.addresses:
@@ -242,6 +246,15 @@ class EndpointRequest:
             )
             for version in (4, 6)
             if (candidates := [pool for pool in pools if pool.subnet.version == version])
+        )
+
+    def _held(self, network: AnyNetworkSpec) -> tuple[IPInterface, ...]:
+        """Return the addresses asked for, which are the endpoint's own in the whole cluster."""
+        return tuple(
+            parse_interface(f"{address}/{subnet.network.prefixlen}")
+            for address in self.addresses
+            for subnet in network.subnets
+            if address in subnet.network
         )
 
 
@@ -282,7 +295,7 @@ def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = Fa
         raise ConflictError(msg)
     draft.what = f"delete endpoint {spec.name!r}"
     network = core.network(spec.network).spec
-    for address in spec.addresses:
+    for address in spec.addresses if network.space != CLUSTER_SPACE else ():
         subnet = next(subnet for subnet in network.subnets if address.ip in subnet.network)
         core.allocations.release_address(draft, network.ipam, pool_of(network, subnet), address.ip)
     draft.on_commit += (Delete(port.key) for port in ports_of(core, draft, identity))

@@ -11,10 +11,19 @@ from pynetwork.errors import ConflictError, InvalidValueError, UnavailableError,
 from pynetwork.ipam import PoolRequest
 from pynetwork.plan import Plan
 from pynetwork.records import make_options, record
-from pynetwork.requests.common import network_scope, pool_of
+from pynetwork.requests.common import driver_of, network_scope, pool_of
 from pynetwork.specs import NetworkSpec, Subnet
 from pynetwork.store import Delete, PrefixUnchanged, Put
-from pynetwork.types import Scope, check_flag, check_labels, check_name, new_id, parse_address, parse_each
+from pynetwork.types import (
+    CLUSTER_SPACE,
+    Scope,
+    check_flag,
+    check_labels,
+    check_name,
+    new_id,
+    parse_address,
+    parse_each,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,7 +35,7 @@ if TYPE_CHECKING:
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.types import IPAddress
 
-__all__ = ["NetworkRequest", "delete_network"]
+__all__ = ["NetworkRequest", "adopt_network", "delete_network"]
 
 #: Lock of all requests that make or delete a network: two may want the same bridge.
 _NETWORKS = "networks"
@@ -79,12 +88,11 @@ class NetworkRequest:
     ) -> NetworkRequest:
         """Check the arguments of ``new_network``."""
         check_name("network", name)
+        if driver == "overlay" and core.span is None:
+            raise _without_cluster(driver)
         plugin = core.drivers[driver]
-        if plugin.capabilities.scope is Scope.GLOBAL:
-            msg = (
-                f"networks of type {driver!r} span hosts: that needs a cluster store, which there is none of"
-            )
-            raise UnavailableError(msg)
+        if plugin.capabilities.scope is Scope.GLOBAL and core.span is None:
+            raise _without_cluster(driver)
         given = parse_each("subnets", subnets, Subnet.parse)
         for word, flag in (("ipv4", ipv4), ("ipv6", ipv6)):
             if flag is not None:
@@ -144,6 +152,11 @@ class NetworkRequest:
             raise ConflictError(msg)
 
     @property
+    def is_global(self) -> bool:
+        """Whether it spans hosts."""
+        return self.driver.capabilities.scope is Scope.GLOBAL
+
+    @property
     def _asked(self) -> tuple[Subnet | None, ...]:
         return (*self.subnets, *(None for _ in self.auto))
 
@@ -171,6 +184,13 @@ class NetworkRequest:
         gateway = request(preferred=subnet.gateway).ip
         auxiliary = dict(subnet.auxiliary)
         return Subnet(pool.subnet, gateway=gateway, sub_pool=subnet.sub_pool, auxiliary=auxiliary)
+
+
+def _without_cluster(driver: str) -> UnavailableError:
+    return UnavailableError(
+        f"networks of type {driver!r} span hosts: that needs a cluster store, which there is none of; give "
+        "the controller one with cluster=Cluster(...)"
+    )
 
 
 def _server(value: object) -> IPAddress:
@@ -215,6 +235,25 @@ def _is_singleton(core: Core, driver: str) -> bool:
         return False  # uninstalled since; what it made is on record, and can be deleted without it
 
 
+def adopt_network(core: Core, draft: Draft, spec: AnyNetworkSpec) -> None:
+    """
+    Draft that a network which spans hosts has its part on this one, too.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        spec: The network, as it is in the store of the cluster.
+    """
+    draft.what = f"bring network {spec.name!r} to this host"
+    if core.records.named("network", spec.name) is not None:
+        msg = f"network {spec.name!r} of the cluster cannot be had on this host: it has one of that name"
+        raise ConflictError(msg)
+    draft.locks.add(_NETWORKS)
+    draft.reserve(Put(f"name/network/{spec.name}", spec.id))
+    draft.plans[network_scope(spec.id)] = driver_of(core, spec).network_plan(spec)
+    draft.reserve(record(f"network/{spec.id}", spec))
+
+
 def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
     """
     Draft the end of a network.
@@ -241,7 +280,7 @@ def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = Fal
     draft.plans[network_scope(identity)] = Plan()
     draft.rely_on(row.key, row.revision)
     draft.compares.append(PrefixUnchanged(f"endpoint/{identity}/", core.engine.mirror.revision))
-    for subnet in spec.subnets:
+    for subnet in spec.subnets if spec.space != CLUSTER_SPACE else ():
         core.allocations.release_pool(draft, spec.ipam, pool_of(spec, subnet))
     draft.on_commit += (
         Delete(f"only/{spec.driver}"),

@@ -1,0 +1,8 @@
+"""Networks that span hosts: what is in the store of a cluster, and how a host follows it."""
+
+from __future__ import annotations
+
+from pynetwork.cluster.config import Cluster
+from pynetwork.cluster.status import PeerHost
+
+__all__ = ["Cluster", "PeerHost"]

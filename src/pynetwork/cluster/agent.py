@@ -1,0 +1,159 @@
+"""The agent of a host: announces what it has joined, and tells its datapath what others have.
+
+One thread does both, in the order in which things happen; a second one waits for the store's changes, a
+third renews the lease. When the store does not answer, all stays as it is: nothing is withdrawn that was
+not said to be gone.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pynetwork.cluster.layout import PEERS
+from pynetwork.errors import PynetworkError, StoreError
+from pynetwork.log import logger
+from pynetwork.store import LeaseKeeper
+
+if TYPE_CHECKING:
+    from pynetwork.cluster.worker import Worker
+    from pynetwork.store import Change, Lease, LeasingStore, Snapshot
+
+__all__ = ["Agent"]
+
+_LOOK_SECONDS: Final = 0.1  # at what other processes of this host have joined
+_RETRY_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.005  # of stores that are not told of changes
+_UPKEEP_SECONDS: Final = 60.0
+
+
+@attrs.frozen
+class _Poke:
+    repair: bool = False
+
+
+@attrs.frozen
+class _Lost:
+    lease: Lease
+
+
+class _Stop:
+    pass
+
+
+class Agent:
+    """
+    Follows a cluster from threads of its own, from :meth:`start` to :meth:`close`.
+
+    Args:
+        worker: Does the work.
+        store: The cluster's.
+    """
+
+    def __init__(self, worker: Worker, store: LeasingStore) -> None:
+        self._worker = worker
+        self._store = store
+        self._events: queue.SimpleQueue[_Poke | _Lost | _Stop | Snapshot | Change] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._keeper: LeaseKeeper | None = None
+        self._is_failing = False
+        self._upkeep_at = 0.0
+
+    def start(self) -> None:
+        """
+        Register the host, and follow the cluster from now on.
+
+        Raises:
+            ConflictError: Another host has this one's name, or the cluster another UDP port.
+            StoreError: The store does not answer.
+        """
+        self._register()
+        self._threads = [
+            threading.Thread(target=target, name=f"pynetwork-{name}", daemon=True)
+            for name, target in (("agent", self._work), ("watch", self._watch))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def poke(self, *, repair: bool = False) -> None:
+        """Look at what this host has joined; with *repair* also at what its datapath has."""
+        self._events.put(_Poke(repair))
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        self._stopped.set()
+        self._events.put(_Stop())
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        self._worker.stand_down()
+
+    def _register(self) -> None:
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
+        if self._worker.stand_up():
+            lease = self._worker.register()
+            self._keeper = LeaseKeeper(self._store, lease, on_loss=lambda lost: self._events.put(_Lost(lost)))
+
+    def _watch(self) -> None:
+        """Pass on all changes of what others have joined, beginning with a whole look, again and again."""
+        while not self._stopped.is_set():
+            try:
+                snapshot = self._store.list(PEERS)
+                self._events.put(snapshot)
+                for change in self._store.watch(
+                    PEERS, snapshot.revision, poll=_POLL_SECONDS, stop=self._stopped
+                ):
+                    self._events.put(change)
+            except StoreError as error:
+                self._note(error)
+                self._stopped.wait(_RETRY_SECONDS)
+
+    def _work(self) -> None:
+        while True:
+            event = self._next()
+            if isinstance(event, _Stop):
+                return
+            try:
+                self._take(event)
+            except PynetworkError as error:
+                self._note(error)
+                self._stopped.wait(_RETRY_SECONDS)
+                self._worker.is_behind = True
+            else:
+                self._note(None)
+
+    def _next(self) -> _Poke | _Lost | _Stop | Snapshot | Change:
+        try:
+            return self._events.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            return _Poke()
+
+    def _take(self, event: _Poke | _Lost | Snapshot | Change) -> None:
+        worker = self._worker
+        if isinstance(event, _Lost):
+            if worker.lease == event.lease:
+                self._register()
+        elif self._keeper is None:
+            self._register()  # another process of this host may have ended
+        if isinstance(event, _Poke | _Lost):
+            worker.look(repair=isinstance(event, _Poke) and event.repair)
+            worker.keep_up()
+        else:
+            worker.take(event)
+
+    def _note(self, error: PynetworkError | None) -> None:
+        """Log the first of several failures, and the end of them."""
+        if error is not None and not self._is_failing:
+            logger().warning("the cluster cannot be followed, all stays as it is: %s", error)
+        elif error is None and self._is_failing:
+            logger().info("the cluster is followed again")
+        self._is_failing = error is not None

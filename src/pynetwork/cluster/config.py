@@ -1,0 +1,99 @@
+"""What a controller is told of its cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pynetwork.drivers.overlay_options import VNI_MAX
+from pynetwork.errors import InvalidValueError
+from pynetwork.types import check_flag, check_name, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pynetwork.store import LeasingStore
+    from pynetwork.types import IPAddress
+
+__all__ = ["DATAPATHS", "Cluster"]
+
+#: What may forward on a host; ``auto`` takes the best that it has.
+DATAPATHS: Final = ("auto", "linux")
+_PORT_MAX: Final = 65535
+
+
+def _vtep(value: object) -> IPAddress | None:
+    return None if value is None else parse_address(value, "VTEP address")
+
+
+def _host(value: object) -> str:
+    return check_name("host", value)
+
+
+def _check_port(_instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _PORT_MAX:
+        msg = f"invalid {attribute.name} {value!r}: a number from 1 to {_PORT_MAX} is expected"
+        raise InvalidValueError(msg)
+
+
+def _check_seconds(_instance: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        msg = f"invalid {attribute.name} {value!r}: a positive number of seconds is expected"
+        raise InvalidValueError(msg)
+
+
+def _check_word(_instance: object, _attribute: object, value: object) -> None:
+    if value not in DATAPATHS:
+        msg = f"invalid datapath {value!r}: {', '.join(DATAPATHS)} are known"
+        raise InvalidValueError(msg)
+
+
+def _check_vnis(_instance: object, _attribute: object, value: tuple[int, int]) -> None:
+    valid = isinstance(value, tuple) and len(value) == 2 and all(type(number) is int for number in value)
+    if not valid or not 1 <= value[0] <= value[1] <= VNI_MAX:
+        msg = f"invalid range of VNIs {value!r}: first and last, from 1 to {VNI_MAX}, are expected"
+        raise InvalidValueError(msg)
+
+
+def _check_agent(_instance: object, _attribute: object, value: object) -> None:
+    check_flag("agent", value)
+
+
+@attrs.frozen(kw_only=True)
+class Cluster:
+    """
+    The cluster that a controller's host is in.
+
+    Args:
+        store: What all hosts share, with leases, such as etcd; or a function that opens it, whose result is
+            closed with the controller.
+        host: Name of this host, unique in the cluster.
+        vtep: Address that the others send to (VTEP: VXLAN tunnel end point), one of this host's. None for
+            the one that it sends from to the world.
+        vxlan_port: UDP port of VXLAN, the same on all hosts (RFC 7348: 4789).
+        ttl: Seconds after which a host that is not heard of is taken for dead: what it had joined is
+            reachable no more. Its addresses stay its own for *grace*.
+        grace: Seconds after which the addresses of a dead host are others' to have.
+        datapath: What forwards on this host: ``linux`` for the kernel's own VXLAN, ``auto`` for the best that
+            it has. Hosts need not have the same.
+        vnis: First and last of the VNIs that are chosen for networks which ask for none.
+        agent: Whether the controller follows what happens on other hosts, from threads of its own. Else run
+            ``python -m pynetwork.agent``: it does for callers that exit.
+    """
+
+    store: LeasingStore | Callable[[], LeasingStore] = attrs.field(repr=False)
+    host: str = attrs.field(converter=_host)
+    vtep: IPAddress | None = attrs.field(default=None, converter=_vtep)
+    vxlan_port: int = attrs.field(default=4789, validator=_check_port)
+    ttl: float = attrs.field(default=10.0, validator=_check_seconds)
+    grace: float = attrs.field(default=600.0, validator=_check_seconds)
+    datapath: str = attrs.field(default="auto", validator=_check_word)
+    vnis: tuple[int, int] = attrs.field(default=(4096, VNI_MAX), validator=_check_vnis)
+    agent: bool = attrs.field(default=True, validator=_check_agent)
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the store is one."""
+        if not (callable(self.store) or all(hasattr(self.store, name) for name in ("transact", "grant"))):
+            msg = f"invalid cluster store {self.store!r}: one with leases, or what opens it, is expected"
+            raise InvalidValueError(msg)

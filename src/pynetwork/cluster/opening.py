@@ -1,0 +1,124 @@
+"""Putting a controller into its cluster: the driver that needs to know of it, and what acts there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from pynetwork.cluster.agent import Agent
+from pynetwork.cluster.layout import HostRecord
+from pynetwork.cluster.ledger import Ledger
+from pynetwork.cluster.member import Member
+from pynetwork.cluster.reaper import Reaper
+from pynetwork.cluster.span import Span
+from pynetwork.cluster.worker import Worker
+from pynetwork.drivers.overlay import OverlayDriver
+from pynetwork.drivers.overlay_linux import LinuxDatapath
+from pynetwork.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import ExitStack
+
+    from pynetwork.cluster.config import Cluster
+    from pynetwork.core import Core
+    from pynetwork.drivers.overlay import Datapath
+    from pynetwork.kernel.port import Kernel
+    from pynetwork.peers import Underlay
+    from pynetwork.records import AnyDriver
+
+__all__ = ["ClusterOpening"]
+
+
+@attrs.frozen
+class ClusterOpening:
+    """
+    How a controller gets into its cluster.
+
+    Args:
+        config: What it was told.
+        underlay: How its host reaches the others.
+        datapath: What forwards on its host.
+    """
+
+    config: Cluster
+    underlay: Underlay
+    datapath: Datapath
+
+    @classmethod
+    def on(cls, config: Cluster, kernel: Kernel, drivers: Iterable[AnyDriver]) -> ClusterOpening:
+        """
+        Look at the host.
+
+        Args:
+            config: What the controller was told.
+            kernel: The host.
+            drivers: The caller's own drivers: a bridge driver among them says where our rules come.
+
+        Raises:
+            UnavailableError: It has no such address as is given, or none that others could send to.
+        """
+        look = getattr(kernel, "underlay", None)
+        if look is None or not hasattr(kernel, "peers"):
+            msg = f"{kernel!r} cannot be in a cluster: it has no underlay and peers"
+            raise UnavailableError(msg)
+        underlay = attrs.evolve(look(config.vtep), port=config.vxlan_port)
+        bridges = (driver for driver in drivers if getattr(driver, "name", None) == "bridge")
+        priority = getattr(next(bridges, None), "firewall_priority", 0)
+        return cls(config, underlay, LinuxDatapath(firewall_priority=priority))
+
+    def drivers(self, given: Iterable[AnyDriver]) -> tuple[AnyDriver, ...]:
+        """Return *given* and the overlay driver, unless the caller has an own one."""
+        given = tuple(given)
+        if any(getattr(driver, "name", None) == OverlayDriver.name for driver in given):
+            return given
+        return (*given, OverlayDriver(self.underlay, self.datapath))
+
+    def open(self, core: Core, kernel: Kernel, stack: ExitStack) -> Span:
+        """
+        Enter the cluster.
+
+        Args:
+            core: The controller's instance, which knows of the cluster from now on.
+            kernel: The host.
+            stack: Gets what is to be called when the controller is closed.
+
+        Raises:
+            ConflictError: Another host has this one's name, or the cluster another UDP port.
+            StoreError: The store of the cluster does not answer.
+        """
+        config = self.config
+        store = config.store
+        if callable(store):
+            store = store()
+            stack.callback(store.close)
+        ledger = Ledger(store, core.drivers, config.host)
+        record = HostRecord(
+            instance=core.instance,
+            vtep=str(self.underlay.vtep),
+            mtu=self.underlay.mtu,
+            port=self.underlay.port,
+            datapath=self.datapath.name,
+        )
+        member = Member(store, config.host, record, config.ttl)
+        span = Span(core, config, ledger, self.underlay)
+        core.span = span
+        peers = kernel.peers()  # type: ignore[attr-defined]  # checked when the host was looked at
+        reaper = Reaper(ledger, config.grace, core.surroundings.clock)
+        span.worker = Worker(
+            core=core,
+            ledger=ledger,
+            member=member,
+            reaper=reaper,
+            peers=peers,
+            underlay=self.underlay,
+            is_being_made=span.is_being_made,
+        )
+        if config.agent:
+            span.agent = Agent(span.worker, store)
+            stack.callback(span.close)
+            span.agent.start()
+        else:
+            member.check()
+        return span

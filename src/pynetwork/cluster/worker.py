@@ -1,0 +1,378 @@
+"""What an agent does, step by step; its threads are elsewhere, and tests need none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
+from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
+from pynetwork.drivers.overlay import vni_of
+from pynetwork.log import logger
+from pynetwork.peers import Change, Peer, PeerTable
+from pynetwork.requests.common import join_scope, network_scope
+from pynetwork.store import Snapshot
+from pynetwork.types import CLUSTER_SPACE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pynetwork.cluster.ledger import Ledger
+    from pynetwork.cluster.member import Member
+    from pynetwork.cluster.reaper import Reaper
+    from pynetwork.core import Core
+    from pynetwork.peers import Peers, Underlay
+    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.specs import EndpointSpec
+    from pynetwork.store import Change as StoreChange
+    from pynetwork.store import Lease
+
+__all__ = ["Followed", "Worker"]
+
+_MOST_UPKEEP_SECONDS: Final = 60.0
+_RETRY_SECONDS: Final = 1.0
+
+_Ids = tuple[str, str]  # of a network and an endpoint
+
+
+@attrs.define
+class Followed:
+    """
+    A network that this host has a part in.
+
+    Args:
+        vni: Its VNI.
+        made: Revision of this host's own store at which the network came to it: it may go and come again
+            between two looks, and what the datapath was told goes with it.
+        table: What its records amount to.
+        since: Revision of the store at which it was looked at as a whole: older changes are in it.
+        local: Ids of its endpoints that this host has joined.
+        is_behind: Whether the datapath could not be told of something.
+    """
+
+    vni: int
+    made: int
+    table: PeerTable
+    since: int = 0
+    local: set[str] = attrs.field(factory=set)
+    is_behind: bool = False
+
+    @property
+    def records(self) -> dict[str, tuple[Peer, int]]:
+        """The endpoints of other hosts by id, and the revisions of their records."""
+        return {key: value for key, value in self.table.peers.items() if key not in self.local}
+
+    def installed(self, host: str) -> int | None:
+        """Return the revision up to which the datapath was told of the endpoints of a host."""
+        if self.is_behind:
+            return None
+        return max((revision for peer, revision in self.records.values() if peer.host == host), default=None)
+
+
+@attrs.define
+class _Here:
+    """
+    What there is of the cluster on this host.
+
+    Args:
+        networks: Networks that it has a part in.
+        joined: Endpoints that are joined, or are about to be.
+        pending: Those that are about to be.
+        is_unfinished: Whether a request is under way, so that it will be otherwise soon.
+    """
+
+    networks: dict[str, Row[AnyNetworkSpec]] = attrs.field(factory=dict)
+    joined: dict[_Ids, Peer] = attrs.field(factory=dict)
+    pending: set[_Ids] = attrs.field(factory=set)
+    is_unfinished: bool = False
+
+
+class Worker:
+    """
+    Announces what this host has joined, and tells its datapath what others have.
+
+    Args:
+        core: The instance.
+        ledger: The books of the cluster.
+        member: This host, as the others see it.
+        reaper: Looks for hosts that are gone.
+        peers: The datapath.
+        underlay: How the others reach this host.
+        is_being_made: Whether this process is about to make the endpoint of an id.
+
+    Attributes:
+        is_behind: Whether something of this host could not be announced: it is tried again.
+        quarantined: Ids of endpoints that are not announced, because others have by now what was theirs.
+    """
+
+    def __init__(
+        self,
+        *,
+        core: Core,
+        ledger: Ledger,
+        member: Member,
+        reaper: Reaper,
+        peers: Peers,
+        underlay: Underlay,
+        is_being_made: Callable[[str], bool],
+    ) -> None:
+        self._core = core
+        self._ledger = ledger
+        self._member = member
+        self._reaper = reaper
+        self._peers = peers
+        self._underlay = underlay
+        self._is_being_made = is_being_made
+        self._lock = threading.RLock()
+        self._followed: dict[str, Followed] = {}
+        self._announced: dict[_Ids, Peer] = {}
+        self._seen = -1
+        self._is_active = False
+        self._upkeep_due = 0.0
+        self._retry_due = 0.0
+        self.is_behind = False
+        self.quarantined: set[str] = set()
+
+    @property
+    def lease(self) -> Lease | None:
+        """What is announced ends with it."""
+        return self._member.lease
+
+    def followed(self, network: str) -> Followed | None:
+        """Return what is known of the others in a network, if this host has a part in it."""
+        with self._lock:
+            found = self._followed.get(network)
+            return None if found is None else attrs.evolve(found, local=set(found.local))
+
+    def stand_up(self) -> bool:
+        """Be the one agent of this host, unless another live process is; returns whether it is."""
+        self._is_active = self._is_active or stand_up(self._core)
+        return self._is_active
+
+    def stand_down(self) -> None:
+        """Leave the work to another process of this host."""
+        if self._is_active:
+            self._is_active = False
+            stand_down(self._core)
+
+    def register(self) -> Lease:
+        """
+        Register this host, anew if need be, and announce all that it has joined.
+
+        What a host has stays its own for a time when it is not heard of. An endpoint whose name or address
+        is another's by now is put in quarantine: it is not announced.
+
+        Raises:
+            ConflictError: Another host has this one's name.
+            StoreError: The store does not answer.
+        """
+        with self._lock:
+            lease = self._member.register()
+            self.quarantined = set(regain_all(self._core, self._ledger, self._is_being_made))
+            self._announced = {}
+            self._seen = -1
+            self.take(self._ledger.store.list(PEERS))
+            self.look()
+            return lease
+
+    # Steps
+
+    def look(self, *, repair: bool = False) -> None:
+        """
+        Look at what this host has joined: announce what is new, follow the networks it is in.
+
+        Args:
+            repair: Look at what the datapath has, too.
+
+        Raises:
+            NotFoundError: The lease has ended: register again.
+            StoreError: A store does not answer.
+        """
+        with self._lock:
+            if not self._is_active:
+                return
+            with self._core.reading():
+                revision = self._core.engine.mirror.revision
+                is_news = revision != self._seen or self.is_behind
+                here = self._here() if is_news else _Here()
+            if is_news:
+                self._follow(here)
+                self._announce({ids: peer for ids, peer in here.joined.items() if ids not in here.pending})
+                # Nothing is written when a request is done, at first.
+                self._seen, self.is_behind = (-1 if here.is_unfinished else revision), False
+            if repair:
+                for followed in self._followed.values():
+                    self._reconcile(followed)
+
+    def take(self, news: Snapshot | StoreChange) -> None:
+        """Take in what others have joined: all of it, or one change."""
+        with self._lock:
+            if not self._is_active:
+                return
+            if isinstance(news, Snapshot):
+                self._take_all(news)
+                return
+            network, endpoint = peer_of(news.key)
+            followed = self._followed.get(network)
+            if followed is None or news.revision <= followed.since or endpoint in followed.local:
+                return
+            peer = None if news.value is None else read_text(Peer, news.key, news.value)
+            self._tell(followed, self._put(followed, endpoint, peer, news.revision))
+
+    def keep_up(self, *, now: bool = False) -> None:
+        """Do what is due: tell the datapath again what it could not be told, tidy up, look for dead hosts."""
+        with self._lock:
+            if not self._is_active:
+                return
+            time_now = time.monotonic()
+            behind = [followed for followed in self._followed.values() if followed.is_behind]
+            if behind and (now or time_now >= self._retry_due):
+                self._retry_due = time_now + _RETRY_SECONDS
+                for followed in behind:
+                    self._reconcile(followed)
+            if now or time_now >= self._upkeep_due:
+                self._upkeep_due = time_now + min(_MOST_UPKEEP_SECONDS, self._reaper.grace / 4)
+                self.look(repair=True)
+                tidy(self._core, self._ledger, self._is_being_made)
+                if self.lease is not None:
+                    self._reaper.run(self.lease)
+
+    # What this host has
+
+    def _here(self) -> _Here:
+        """Return what there is of the cluster on this host."""
+        records, world = self._core.records, self._core.engine.world
+        held = {scope for intent in world.under_way() if not intent.finish for scope in intent.holds}
+        here = _Here()
+        for identity, network in records.networks.items():
+            if network.spec.space != CLUSTER_SPACE:
+                continue
+            if network_scope(identity) in held:
+                here.is_unfinished = True
+            else:
+                here.networks[identity] = network
+        for spec in (row.spec for row in records.endpoints.values()):
+            if spec.sandbox is None or spec.network not in here.networks or spec.id in self.quarantined:
+                continue
+            here.joined[spec.network, spec.id] = self._peer(spec)
+            if join_scope(spec.id) in held:
+                here.pending.add((spec.network, spec.id))
+                here.is_unfinished = True
+        return here
+
+    def _peer(self, spec: EndpointSpec) -> Peer:
+        return Peer(
+            host=self._ledger.host,
+            vtep=self._underlay.vtep,
+            mac=spec.mac,
+            addresses=[address.ip for address in spec.addresses],
+            name=spec.name,
+            aliases=spec.aliases,
+        )
+
+    def _announce(self, joined: Mapping[_Ids, Peer]) -> None:
+        new = {ids: peer for ids, peer in joined.items() if self._announced.get(ids) != peer}
+        left = tuple(ids for ids in self._announced if ids not in joined)
+        if new or left:
+            try:
+                self._member.announce(new, left)
+            except BaseException:
+                self.is_behind = True
+                raise
+            self._announced = dict(joined)
+
+    # What the others have
+
+    def _follow(self, here: _Here) -> None:
+        """Follow the networks of this host alone; its own endpoints are known before any record of them."""
+        networks, joined = here.networks, here.joined
+        for identity, followed in list(self._followed.items()):
+            row = networks.get(identity)
+            if row is None or row.revision != followed.made:
+                del self._followed[identity]
+        local: dict[str, dict[str, Peer]] = {}
+        for (network, endpoint), peer in joined.items():
+            local.setdefault(network, {})[endpoint] = peer
+        for identity, row in networks.items():
+            known = self._followed.get(identity)
+            mine = local.get(identity, {})
+            if known is None:
+                table = PeerTable(self._ledger.host, flood=bool(getattr(row.spec.options, "bum", False)))
+                followed = Followed(vni_of(row.spec), row.revision, table)
+                _put_local(followed, mine)
+                snapshot = self._ledger.store.list(peer_key(identity))
+                for entry in snapshot.entries:
+                    self._put(followed, peer_of(entry.key)[1], read(Peer, entry), entry.revision)
+                followed.since = snapshot.revision
+                self._followed[identity] = followed
+                self._reconcile(followed, is_new=True)
+            elif known.local != mine.keys():
+                for change in _put_local(known, mine):
+                    self._tell(known, change)
+
+    def _put(self, followed: Followed, endpoint: str, peer: Peer | None, revision: int) -> Change:
+        """Enter a record. What is said of this very host is known better from its own records."""
+        if endpoint in followed.local:
+            return Change()
+        if peer is not None and peer.host == self._ledger.host:
+            peer = None
+        return followed.table.put(endpoint, peer, revision)
+
+    def _take_all(self, snapshot: Snapshot) -> None:
+        stale = []
+        by_network: dict[str, dict[str, tuple[Peer, int]]] = {}
+        for entry in snapshot.entries:
+            network, endpoint = peer_of(entry.key)
+            followed = self._followed.get(network)
+            peer = read(Peer, entry)
+            if peer.host == self._ledger.host and (network, endpoint) not in self._announced:
+                stale.append((network, endpoint))
+            if followed is not None and followed.since < snapshot.revision:
+                by_network.setdefault(network, {})[endpoint] = (peer, entry.revision)
+        for network, followed in self._followed.items():
+            if followed.since >= snapshot.revision:
+                continue
+            records = by_network.get(network, {})
+            gone = set(followed.table.peers) - set(records) - followed.local
+            for endpoint in gone:
+                self._tell(followed, self._put(followed, endpoint, None, snapshot.revision))
+            for endpoint, (peer, revision) in records.items():
+                self._tell(followed, self._put(followed, endpoint, peer, revision))
+            followed.since = snapshot.revision
+        if stale:
+            # Said by an earlier agent of this host, of what has left since; or of what the next look finds.
+            with self._core.reading():
+                joined = self._here().joined
+            self._member.announce({}, tuple(ids for ids in stale if ids not in joined))
+
+    def _tell(self, followed: Followed, change: Change) -> None:
+        if not change or followed.is_behind:
+            return
+        try:
+            self._peers.apply(followed.vni, change)
+        except OSError as error:
+            logger().warning("VNI %d is behind, and tried again: %s", followed.vni, error)
+            followed.is_behind = True
+
+    def _reconcile(self, followed: Followed, *, is_new: bool = False) -> None:
+        try:
+            wrong = self._peers.reconcile(followed.vni, set(followed.table.entries()))
+        except OSError as error:
+            if not followed.is_behind:
+                logger().warning("VNI %d is behind, and tried again: %s", followed.vni, error)
+            followed.is_behind = True
+            return
+        if wrong and not is_new:
+            logger().info("VNI %d: %d entries were put right", followed.vni, wrong)
+        followed.is_behind = False
+
+
+def _put_local(followed: Followed, mine: Mapping[str, Peer]) -> list[Change]:
+    """Enter the endpoints of this host, and return what changes for the datapath."""
+    changes = [followed.table.put(gone, None, 0) for gone in followed.local - mine.keys()]
+    changes += [followed.table.put(new, mine[new], 0) for new in mine.keys() - followed.local]
+    followed.local = set(mine)
+    return changes

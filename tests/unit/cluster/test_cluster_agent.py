@@ -1,0 +1,524 @@
+"""The agent: what it announces, what it makes of what others do, and what it does when things go wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import pytest
+
+from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
+from pynetwork.cluster.layout import write
+from pynetwork.peers import Flood, Peer, Reach, Resolve
+from pynetwork.store import Delete, Put
+from pynetwork.testing import FakeKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.unit.cluster.hosts import Host, World
+
+    from pynetwork import Endpoint
+    from pynetwork.peers import Entry
+
+
+def expected(endpoint: Endpoint, host: str) -> set[Entry]:
+    """Return what a host is told of an endpoint of another."""
+    vtep = f"192.0.2.{host[1:]}"
+    return {Reach(endpoint.mac, vtep), *(Resolve(str(a.ip), endpoint.mac) for a in endpoint.addresses)}
+
+
+@pytest.fixture
+def pair(world: World) -> tuple[Host, Host]:
+    a, b = world.host("h1"), world.host("h2")
+    a.controller.new_network("overlay", "net", subnets=["10.1.0.0/24", "fd01::/64"])
+    return a, b
+
+
+def test_each_host_is_told_of_the_endpoints_of_others_that_are_joined(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    web, db = a.joined("net", "web", aliases=["www"]), b.joined("net", "db")
+    b.controller.networks["net"].create_endpoint("alone")
+    world.settle()
+    assert a.entries("net") == expected(db, "h2")
+    assert b.entries("net") == expected(web, "h1")
+    (peer,) = a.controller.networks["net"].peers
+    assert (peer.host, peer.vtep, peer.alive) == ("h2", ip_address("192.0.2.2"), True)
+    assert peer.endpoints == {"db": tuple(address.ip for address in db.addresses)}
+    assert peer.installed == peer.revision
+    web.leave()
+    world.settle()
+    assert b.entries("net") == set()
+    web.join(a.controller.sandboxes["net-web"])
+    world.settle()
+    assert b.entries("net") == expected(web, "h1")
+    web.delete(force=True)
+    world.settle()
+    assert b.entries("net") == set()
+    assert b.controller.networks["net"].peers == ()
+
+
+def test_only_hosts_that_have_endpoints_of_a_network_follow_it(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    world.settle()
+    a.joined("net", "web")
+    world.settle()
+    assert b.worker.followed(a.controller.networks["net"].id) is None
+    (peer,) = b.controller.networks["net"].peers
+    assert (peer.host, peer.installed) == ("h1", None)
+    late = b.joined("net", "late")
+    world.settle()
+    assert len(b.entries("net")) == 3
+    late.delete(force=True)
+    world.settle()
+    assert b.worker.followed(a.controller.networks["net"].id) is None
+
+
+def test_two_networks_with_the_same_addresses_are_told_apart(world: World) -> None:
+    a, b = world.host("h1"), world.host("h2")
+    for name in ("red", "blue"):
+        a.controller.new_network("overlay", name, subnets=["10.1.0.0/24"])
+    red = a.joined("red", "web", addresses=["10.1.0.5"])
+    b.joined("red", "x")
+    b.joined("blue", "web", addresses=["10.1.0.5"])
+    world.settle()
+    assert b.entries("red") == expected(red, "h1")
+    assert b.entries("blue") == set()
+
+
+def test_with_bum_each_host_of_the_network_gets_a_copy(world: World) -> None:
+    hosts = [world.host(f"h{number}") for number in (1, 2, 3)]
+    hosts[0].controller.new_network("overlay", "net", options={"bum": True})
+    made = [host.joined("net", host.name) for host in hosts]
+    world.settle()
+    copies = {entry for entry in hosts[0].entries("net") if isinstance(entry, Flood)}
+    assert copies == {Flood("192.0.2.2"), Flood("192.0.2.3")}
+    made[1].leave()
+    world.settle()
+    assert Flood("192.0.2.2") not in hosts[0].entries("net")
+
+
+def test_an_endpoint_moves_with_its_addresses_and_mac(world: World) -> None:
+    """Third hosts are told of the new place, the old host that it is elsewhere now."""
+    hosts = [world.host(f"h{number}") for number in (1, 2, 3)]
+    hosts[0].controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    for host in hosts:
+        host.joined("net", f"stays-{host.name}")
+    where = {"addresses": ["10.1.0.99"], "mac": "02:00:00:00:00:99"}
+    moving = hosts[0].joined("net", "moves", **where)
+    world.settle()
+    assert expected(moving, "h1") <= hosts[2].entries("net")
+    moving.delete(force=True)
+    moved = hosts[1].joined("net", "moves", **where)
+    world.settle()
+    assert expected(moved, "h2") <= hosts[0].entries("net") & hosts[2].entries("net")
+    assert not expected(moved, "h2") & hosts[1].entries("net")
+
+
+def events(world: World, since: int) -> list[Any]:
+    news = world.store.changes(since)
+    assert news is not None
+    return [change for change in news.changes if change.key.startswith("eps/")]
+
+
+def test_events_in_the_wrong_order_lose_nothing(world: World, pair: tuple[Host, Host]) -> None:
+    """The record of the new owner of an address comes first, the end of the old one's last."""
+    a, b = pair
+    network = a.controller.networks["net"]
+    b.joined("net", "watcher")
+    world.settle()
+    prefix = f"eps/{network.id}/"
+    peer = Peer(host="h9", vtep="192.0.2.9", mac="02:00:00:00:00:01", addresses=["10.1.0.5"])
+    old = world.store.transact([], [put(f"{prefix}old", peer)])
+    assert old is not None
+    for change in events(world, old - 1):
+        b.worker.take(change)
+    new = world.store.transact([], [put(f"{prefix}new", attrs.evolve(peer, host="h8", vtep="192.0.2.8"))])
+    assert new is not None
+    gone = world.store.transact([], [Delete(f"{prefix}old")])
+    assert gone is not None
+    for change in events(world, old):
+        b.worker.take(change)
+    assert Reach("02:00:00:00:00:01", "192.0.2.8") in b.entries("net")
+    for change in reversed(events(world, old)):
+        b.worker.take(change)
+        assert {Reach("02:00:00:00:00:01", "192.0.2.8"), Resolve("10.1.0.5", peer.mac)} <= b.entries("net")
+
+
+def put(key: str, peer: Peer) -> Put:
+    return Put(key, write(peer))
+
+
+def test_an_older_event_than_what_was_read_is_ignored(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    web = a.joined("net", "web")
+    b.joined("net", "watcher")
+    world.settle()
+    revision = world.store.list("").revision
+    web.delete(force=True)
+    world.settle("h1")
+    late = [attrs.evolve(change, revision=1) for change in events(world, revision)]
+    assert late
+    for change in late:
+        b.worker.take(change)
+    assert b.entries("net") == expected_of(b)
+    world.settle()
+    assert b.entries("net") == set()
+
+
+def expected_of(host: Host) -> set[Entry]:
+    followed = host.worker.followed(host.controller.networks["net"].id)
+    assert followed is not None
+    return set(followed.table.entries())
+
+
+def test_a_host_that_died_is_withdrawn_with_its_lease_and_keeps_its_addresses_for_a_time(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    web = a.joined("net", "web", addresses=["10.1.0.5"])
+    b.joined("net", "db")
+    world.settle()
+    world.clock.turn(9)
+    world.heard_of("h2")
+    world.settle("h2")
+    assert b.entries("net") == expected(web, "h1")
+    world.clock.turn(2)  # ten seconds are over for the one, not for the other
+    world.settle("h2")
+    assert b.entries("net") == set()
+    assert b.controller.networks["net"].peers == ()
+    with pytest.raises(ConflictError, match=r"10\.1\.0\.5 of network 'net' is in use"):
+        b.controller.networks["net"].create_endpoint("taker", addresses=["10.1.0.5"])
+
+    def upkeep(seconds: float) -> None:
+        for _ in range(int(seconds / 5)):
+            world.clock.turn(5)
+            world.heard_of("h2")
+        b.worker.keep_up(now=True)
+
+    upkeep(0)  # is missed from now on
+    upkeep(595)
+    assert world.keys("held/h1/")
+    upkeep(10)
+    assert not world.keys("held/h1/")
+    assert world.keys("known/") == ["known/h2"]
+    taker = b.joined("net", "taker", addresses=["10.1.0.5"])
+    # It comes back, and finds that others have what was its own.
+    world.settle()
+    assert a.worker.register()
+    assert a.worker.quarantined == {web.id}
+    world.settle()
+    assert a.entries("net") == expected(taker, "h2") | expected(
+        b.controller.networks["net"].endpoints["db"], "h2"
+    )
+    assert not any(key.endswith(web.id) for key in world.keys("eps/"))
+
+
+def test_a_host_that_comes_back_in_time_finds_all_its_own(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    web = a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    world.clock.turn(11)
+    a.joined("net", "new")
+    with pytest.raises(NotFoundError):
+        a.worker.look()
+    a.worker.register()
+    b.worker.register()
+    world.settle()
+    both = expected(web, "h1") | expected(a.controller.networks["net"].endpoints["new"], "h1")
+    assert b.entries("net") == both
+    assert not a.worker.quarantined
+
+
+def test_a_host_whose_addresses_were_freed_and_not_taken_gets_them_back(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    web = a.joined("net", "web")
+    world.settle()
+    b.joined("net", "db")
+    world.settle()
+    assert b.span.ledger.release(web.id, "h1")
+    a.worker.register()
+    world.settle()
+    assert not a.worker.quarantined
+    assert world.keys("held/h1/")
+    assert b.entries("net") == expected(web, "h1")
+
+
+def test_one_host_of_the_cluster_looks_for_dead_ones(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    world.settle()
+    for host in (a, b):
+        host.worker.keep_up(now=True)
+    entry = world.store.get("reaper")
+    assert entry is not None
+    assert entry.value == "h1"
+    world.clock.turn(11)  # its lease ends, and with it its turn
+    b.worker.register()
+    b.worker.keep_up(now=True)
+    entry = world.store.get("reaper")
+    assert entry is not None
+    assert entry.value == "h2"
+
+
+def test_a_host_that_is_missed_and_back_is_not_missed_any_more(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    world.settle()
+    world.clock.turn(11)
+    b.worker.register()
+    b.worker.keep_up(now=True)
+    a.worker.register()
+    for _ in range(300):
+        world.clock.turn(5)
+        world.heard_of("h1", "h2")
+    b.worker.keep_up(now=True)
+    assert world.keys("held/h1/")
+    entry = world.store.get("known/h1")
+    assert entry is not None
+    assert "missed" not in entry.value
+
+
+def test_two_hosts_cannot_have_one_name_nor_two_ports(world: World) -> None:
+    world.host("h1")
+    world.settle()
+    with pytest.raises(ConflictError, match=r"another of that name is in it, with VTEP 192\.0\.2\.1"):
+        world.host("h1", process="another machine")
+    with pytest.raises(ConflictError, match="VXLAN on port 4790: host 'h1' has it on port 4789"):
+        world.host("h2", vxlan_port=4790)
+
+
+def test_an_agent_that_starts_again_finds_what_changed_meanwhile(world: World) -> None:
+    """Nothing that was there is touched: what is announced stays so, and the datapath gets what is new."""
+    kernel, store = FakeKernel(), MemoryStore()
+    a, b = world.host("h1", kernel=kernel, store=store), world.host("h2")
+    a.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    web, old = a.joined("net", "web"), b.joined("net", "old")
+    world.settle()
+    announced, was = world.store.list("eps/").entries, expected(old, "h2")
+    wanted, identity = expected(web, "h1"), web.id
+    a.controller.close()
+    old.delete(force=True)
+    new = b.joined("net", "new")
+    world.settle("h2")
+    assert a.kernel.peers().entries(b.controller.networks["net"].options.vni) == was
+    again = world.host("h1", kernel=kernel, store=store, process="again", dead=("process of h1",))
+    world.settle()
+    assert again.entries("net") == expected(new, "h2")
+    assert b.entries("net") == wanted
+    values = {entry.key: entry.value for entry in world.store.list("eps/").entries}
+    assert all(values[entry.key] == entry.value for entry in announced if identity in entry.key)
+
+
+def test_what_an_earlier_agent_announced_and_left_meanwhile_is_withdrawn(world: World) -> None:
+    kernel, store = FakeKernel(), MemoryStore()
+    a, b = world.host("h1", kernel=kernel, store=store), world.host("h2")
+    a.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    web = a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    web.leave()  # and nobody is there to say so
+    a.controller.close()
+    world.host("h1", kernel=kernel, store=store, process="again", dead=("process of h1",))
+    world.settle()
+    assert b.entries("net") == set()
+
+
+def test_one_process_of_a_host_is_its_agent(world: World) -> None:
+    kernel, store = FakeKernel(), MemoryStore()
+    first = world.host("h1", kernel=kernel, store=store)
+    second = world.host("h1", kernel=kernel, store=store, process="second")
+    assert first.worker.stand_up()
+    assert not second.worker.stand_up()
+    second.worker.look()
+    second.worker.keep_up(now=True)
+    assert second.worker.lease is None
+    first.worker.stand_down()
+    assert second.worker.stand_up()
+    assert not first.worker.stand_up()
+    third = world.host("h1", kernel=kernel, store=store, process="third", dead=("second",))
+    assert third.worker.stand_up()
+    for host in (first, second):
+        host.controller.close()
+
+
+def test_what_another_process_of_the_host_joins_is_announced(world: World) -> None:
+    kernel, store = FakeKernel(), MemoryStore()
+    agent = world.host("h1", kernel=kernel, store=store)
+    b = world.host("h2")
+    agent.controller.new_network("overlay", "net")
+    b.joined("net", "db")
+    world.settle()
+    other = world.host("h1", kernel=kernel, store=store, process="other")
+    web = other.joined("net", "web")
+    world.hosts["h1"] = agent
+    world.settle()
+    assert b.entries("net") == expected(web, "h1")
+    other.controller.close()
+
+
+def test_what_somebody_took_from_the_datapath_is_put_back(world: World, pair: tuple[Host, Host]) -> None:
+    a, b = pair
+    db = b.joined("net", "db")
+    a.joined("net", "web")
+    world.settle()
+    network = a.controller.networks["net"]
+    a.kernel.peers().reconcile(network.options.vni, ())
+    a.worker.look()
+    assert a.entries("net") == set()
+    a.worker.look(repair=True)
+    assert a.entries("net") == expected(db, "h2")
+    a.kernel.wreck(("link", None, f"vx-{network.options.vni}"))
+    a.controller.reconcile()
+    a.worker.look(repair=True)
+    assert a.entries("net") == expected(db, "h2")
+
+
+def test_a_network_that_went_and_came_between_two_looks_is_told_all_again(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    web, old = a.joined("net", "web"), b.joined("net", "old")
+    world.settle()
+    old.delete(force=True)
+    b.joined("net", "new")
+    assert b.entries("net") == set()
+    world.settle()
+    assert b.entries("net") == expected(web, "h1")
+
+
+def test_a_datapath_that_cannot_be_told_is_behind_and_told_later(
+    world: World, pair: tuple[Host, Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    network = a.controller.networks["net"]
+    a.kernel.wreck(("link", None, f"vx-{network.options.vni}"))
+    new = b.joined("net", "new")
+    world.settle()
+    assert "is behind" in caplog.text
+    assert [peer.installed for peer in network.peers] == [None]
+    a.controller.reconcile()
+    a.worker.keep_up(now=True)
+    assert expected(new, "h2") <= a.entries("net")
+    assert [peer.installed == peer.revision for peer in network.peers] == [True]
+
+
+class Moody(MemoryStore):
+    """A store that does not answer while it is down."""
+
+    is_down = False
+
+    def _check(self) -> None:
+        if self.is_down:
+            msg = "the store does not answer"
+            raise StoreError(msg)
+
+    def get(self, key: str) -> Any:
+        self._check()
+        return super().get(key)
+
+    def list(self, prefix: str) -> Any:
+        self._check()
+        return super().list(prefix)
+
+    def transact(self, *arguments: Any, **named: Any) -> Any:
+        self._check()
+        return super().transact(*arguments, **named)
+
+    def changes(self, since: int) -> Any:
+        self._check()
+        return super().changes(since)
+
+    def keep_alive(self, lease: Any) -> Any:
+        self._check()
+        return super().keep_alive(lease)
+
+
+def wait_for(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def test_threads_do_it_all_by_themselves_and_end(world: World) -> None:
+    before = threading.active_count()
+    store = Moody()
+    a, b = (world.host(name, cluster_store=store, agent=True) for name in ("h1", "h2"))
+    a.controller.new_network("overlay", "net")
+    web, db = a.joined("net", "web"), b.joined("net", "db")
+    assert wait_for(lambda: a.entries("net") == expected(db, "h2"))
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+    web.leave()
+    assert wait_for(lambda: b.entries("net") == set())
+    for host in (a, b):
+        host.controller.close()
+        host.controller.close()
+    assert wait_for(lambda: threading.active_count() == before)
+
+
+def test_while_the_store_is_down_nothing_is_withdrawn_and_writes_say_why(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Moody()
+    a, b = (world.host(name, cluster_store=store, agent=True) for name in ("h1", "h2"))
+    network = a.controller.new_network("overlay", "net")
+    web, db = a.joined("net", "web"), b.joined("net", "db")
+    assert wait_for(lambda: a.entries("net") == expected(db, "h2"))
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+    store.is_down = True
+    assert wait_for(lambda: "cannot be followed" in caplog.text)
+    with pytest.raises(StoreError, match="does not answer"):
+        network.create_endpoint("new")
+    assert (a.kernel.peers().entries(network.options.vni), len(network.endpoints)) == (expected(db, "h2"), 1)
+    (peer,) = network.peers
+    assert (peer.host, peer.alive) == ("h2", None)
+    web.leave()  # of this host alone
+    store.is_down = False
+    assert wait_for(lambda: b.entries("net") == set())
+    network.create_endpoint("new").join(a.controller.sandboxes["net-web"])
+    assert wait_for(lambda: len(b.entries("net")) == 2)
+
+
+def test_a_lease_that_was_lost_is_had_again(world: World) -> None:
+    a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
+    a.controller.new_network("overlay", "net")
+    web = a.joined("net", "web")
+    b.joined("net", "db")
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+    lost = a.worker.lease
+    assert lost is not None
+    world.store.revoke(lost)
+    agent = a.span.agent
+    assert agent is not None
+    assert wait_for(lambda: b.entries("net") == set())
+    assert agent._keeper is not None
+    agent._keeper.renew()  # which finds out
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+
+
+def test_nothing_of_the_cluster_is_loaded_without_one() -> None:
+    code = (
+        "import sys; from pynetwork import Controller, MemoryStore\n"
+        "from pynetwork.testing import FakeKernel, fake_surroundings\n"
+        "with Controller(store=MemoryStore(), kernel=FakeKernel(), surroundings=fake_surroundings()) as c:\n"
+        "    c.new_network('bridge', 'n').create_endpoint('e').join(c.new_sandbox('s'))\n"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = [n for n in loaded.stdout.split() if "cluster" in n or "overlay" in n]
+    assert not [name for name in names if name.startswith("pynetwork.")]
