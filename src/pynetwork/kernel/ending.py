@@ -15,7 +15,7 @@ from pynetwork.errors import UnavailableError
 from pynetwork.kernel.members import Process, pids_in_namespace, process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from pynetwork.kernel.groups import Groups
 
@@ -49,15 +49,15 @@ class Crew:
 
     Args:
         pids: Returns their ids now.
-        kill: Ends all of them, whatever they do.
+        kill: Ends all of them, whatever they do, and returns the ids of those that were there.
     """
 
     pids: Callable[[], Iterable[int]]
-    kill: Callable[[], object]
+    kill: Callable[[], set[int]]
 
     def processes(self) -> dict[int, Process]:
         """Return them by id."""
-        return {pid: found for pid in self.pids() if (found := process(pid)) is not None}
+        return _described(self.pids())
 
 
 def crew_of_group(groups: Groups, path: str) -> Crew:
@@ -71,14 +71,17 @@ def crew_of_namespace(path: str) -> Crew:
     def pids() -> list[int]:
         return [pid for pid in pids_in_namespace(path) if pid != os.getpid()]
 
-    def kill() -> None:
+    def kill() -> set[int]:
         deadline = time.monotonic() + _KILL_SECONDS
+        killed: set[int] = set()
         while found := pids():
+            killed.update(found)
             _send(found, signal.SIGKILL)
             if time.monotonic() > deadline:
                 msg = f"processes {', '.join(map(str, found))} in namespace {path} cannot be ended"
                 raise UnavailableError(msg)
             time.sleep(_PAUSE_SECONDS)
+        return killed
 
     return Crew(pids, kill)
 
@@ -104,16 +107,19 @@ def stop(crew: Crew, number: int, seconds: float) -> Stopped:
         _send(seen, signal.SIGCONT)
     deadline = time.monotonic() + seconds
     while (pids := list(crew.pids())) and (left := deadline - time.monotonic()) > 0:
-        seen |= {pid: found for pid in pids if pid not in seen and (found := process(pid)) is not None}
+        seen |= _described(pids, seen)
         _wait(pids[0], min(left, _LOOK_SECONDS))
-    killed = crew.processes()
-    if pids:
-        crew.kill()
-    seen |= killed
+    seen |= _described(pids, seen)
+    killed = crew.kill() if pids else set()
     return Stopped(
         ended=tuple(found for pid, found in sorted(seen.items()) if pid not in killed),
-        killed=tuple(found for _, found in sorted(killed.items())),
+        killed=tuple(seen.get(pid) or Process(pid=pid, name="") for pid in sorted(killed)),
     )
+
+
+def _described(pids: Iterable[int], known: Container[int] = ()) -> dict[int, Process]:
+    """Return the processes of those ids, less those that are *known*: to look takes long in a crowd."""
+    return {pid: found for pid in pids if pid not in known and (found := process(pid)) is not None}
 
 
 def _send(pids: Iterable[int], number: int) -> None:

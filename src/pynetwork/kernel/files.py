@@ -49,8 +49,8 @@ def write(file: File) -> None:
     """
     Write *file* over what is there, as far as that is ours.
 
-    In one call, with empty lines for what the old text had more, which are cut off after it: whoever reads
-    meanwhile, or finds it after a crash between the two, finds the new text.
+    In one call, with empty lines for what the old text had more, which are cut off after it: what a crash
+    leaves is the new text.
     """
     descriptor = os.open(file.path, _FLAGS, _MODE)
     try:

@@ -85,17 +85,11 @@ class Groups:
         """End the processes in a group and remove it; one that is gone is no error."""
         deadline = time.monotonic() + _KILL_SECONDS
         for root in self.hierarchies.roots:
-            while True:
-                if root == self.hierarchies.home:
-                    self.kill(group.path)
-                try:
-                    _remove_tree(f"{root}/{group.path}")
-                except OSError as error:  # somebody came, or has not quite gone
-                    if error.errno != errno.EBUSY or time.monotonic() > deadline:
-                        raise
+            while not _is_removed(f"{root}/{group.path}"):  # somebody is in it, or has not quite gone
+                if time.monotonic() > deadline:
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), f"{root}/{group.path}")
+                if not self.kill(group.path):
                     time.sleep(_PAUSE_SECONDS)
-                else:
-                    break
 
     def seen(self, group: Cgroup) -> Cgroup | None:
         """Return a group as it is: equal to *group* when there is nothing to do, None when it is gone."""
@@ -294,19 +288,21 @@ def _make_below(root: Path, path: str) -> bool:
     return True
 
 
-def _remove_tree(path: str) -> None:
-    """Remove a directory of control groups with those below it."""
+def _is_removed(path: str) -> bool:
+    """Remove a directory of control groups with those below it; False when somebody is in one of them."""
     try:
         os.rmdir(path)  # noqa: PTH106 - a path as text
     except FileNotFoundError:
-        return
+        return True
     except OSError as error:
         if error.errno not in {errno.EBUSY, errno.ENOTEMPTY}:
             raise
-        for child in list(os.scandir(path)):
-            if child.is_dir(follow_symlinks=False):
-                _remove_tree(child.path)
-        os.rmdir(path)  # noqa: PTH106
+    else:
+        return True
+    with suppress(FileNotFoundError):
+        children = [child.path for child in os.scandir(path) if child.is_dir(follow_symlinks=False)]
+        return bool(children) and all(map(_is_removed, children)) and _is_removed(path)
+    return True
 
 
 def _read(path: str) -> str:

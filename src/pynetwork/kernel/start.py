@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import attrs
@@ -29,6 +30,10 @@ __all__ = ["Setting", "Starter"]
 # The program's arguments are those of the script, which is always this one. To move a process that runs takes
 # ten milliseconds and more, see Groups.enter, but version 2 has no other way that Python can reach.
 _JOIN_AND_EXEC: Final = ("/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"')
+
+
+#: Options of Popen for which it copies the caller, or which a script cannot pass on.
+_COPIED: Final = frozenset({"preexec_fn", "user", "group", "extra_groups", "executable"})
 
 
 @attrs.frozen(kw_only=True)
@@ -71,23 +76,19 @@ class Starter:
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:  # noqa: ANN401 - as Popen's
         """Start a program there, see :meth:`Sandbox.popen`."""
         check_argv(argv)
-        asked = argv
-        argv, options = self._in_group(argv, options)
 
         def start() -> subprocess.Popen[Any]:
             self._enter()
             try:
-                return subprocess.Popen(argv, **options)  # noqa: S603 - the caller's own program
+                return self._started(argv, options)
             except BlockingIOError:
                 # Who was ending all processes may have died before it was done.
                 group = self._setting.group
                 if group is None or self._groups is None or not self._groups.allow(group):
                     raise
-                return subprocess.Popen(argv, **options)  # noqa: S603 - likewise
+                return self._started(argv, options)
 
-        process = self._namespaces.apart(self._path, start, undo=_kill)
-        process.args = asked
-        return process
+        return self._namespaces.apart(self._path, start, undo=_kill)
 
     def exec(self, argv: Sequence[str], env: Mapping[str, str] | None = None) -> NoReturn:
         """Become a program there, see :meth:`Sandbox.exec`."""
@@ -95,20 +96,33 @@ class Starter:
 
         def become() -> NoReturn:
             self._enter()
-            argument, _ = self._in_group(argv, {"env": env})
-            os.execvpe(argument[0], list(argument), os.environ if env is None else env)  # noqa: S606 - no shell
+            if self._procs is not None:
+                _check_found(argv[0], {"env": env})
+                Path(self._procs).write_text("0", encoding="ascii")
+            os.execvpe(argv[0], list(argv), os.environ if env is None else env)  # noqa: S606 - no shell
 
         self._namespaces.apart(self._path, become)
         raise AssertionError
 
-    def _in_group(self, argv: Sequence[str], options: dict[str, Any]) -> tuple[Sequence[str], dict[str, Any]]:
-        """Return program and options that end up in the group where the starting thread cannot be in it."""
+    @property
+    def _procs(self) -> str | None:
+        """The file that a process joins the group with, where a thread of ours cannot be in it."""
         group, groups = self._setting.group, self._groups
         if group is None or groups is None or groups.hierarchies.version == 1:
-            return argv, options
-        program = _found(options.pop("executable", None) or argv[0], options)
-        procs = str(groups.directory(group.path) / "cgroup.procs")
-        return [*_JOIN_AND_EXEC, procs, program, *argv[1:]], options
+            return None
+        return str(groups.directory(group.path) / "cgroup.procs")
+
+    def _started(self, argv: Sequence[str], options: dict[str, Any]) -> subprocess.Popen[Any]:
+        """Start a program from where the calling thread is, in the group at any rate."""
+        procs = self._procs
+        if procs is None:
+            return subprocess.Popen(argv, **options)  # noqa: S603 - the caller's own program
+        if not _COPIED.isdisjoint(options):
+            return _started_as_copy(argv, options, procs)
+        _check_found(argv[0], options)
+        process = subprocess.Popen([*_JOIN_AND_EXEC, procs, *argv], **options)  # noqa: S603 - likewise
+        process.args = argv
+        return process
 
     def _enter(self) -> None:
         """Put the calling thread where the program shall be; it is in the network namespace already."""
@@ -157,19 +171,36 @@ def _kill(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
-def _found(program: Any, options: Mapping[str, Any]) -> str:  # noqa: ANN401 - as Popen's
-    """Return the path of a program as Popen would find it, or raise as it would."""
-    text = os.fsdecode(program)
-    environment = options.get("env")
-    if os.path.dirname(text):  # noqa: PTH120 - as Popen looks at it
-        path: str | None = text
-        there = os.path.join(options.get("cwd") or "", text)  # noqa: PTH118 - likewise
-        if not os.path.exists(there):  # noqa: PTH110
-            path = None
-    else:
-        import shutil
+def _started_as_copy(argv: Sequence[str], options: dict[str, Any], procs: str) -> subprocess.Popen[Any]:
+    """
+    Start a program with options for which ``subprocess`` copies the caller: the copy joins the group.
 
-        path = shutil.which(text, path=os.pathsep.join(os.get_exec_path(environment)))
-    if path is None:
+    What may be moved is up to who opened the file (Linux 5.16), so the copy may have become another user.
+    """
+    theirs = options.get("preexec_fn")
+    descriptor = os.open(procs, os.O_WRONLY | os.O_CLOEXEC)
+
+    def join() -> None:
+        os.write(descriptor, b"0")
+        if theirs is not None:
+            theirs()
+
+    try:
+        return subprocess.Popen(argv, **{**options, "preexec_fn": join})  # noqa: S603 - the caller's own program
+    finally:
+        os.close(descriptor)
+
+
+def _check_found(program: Any, options: Mapping[str, Any]) -> None:  # noqa: ANN401 - as Popen's
+    """Raise what Popen would if there is no such program; the script would only end."""
+    import shutil
+
+    text = os.fsdecode(program)
+    if os.path.dirname(text):  # noqa: PTH120 - as Popen looks at it
+        there = os.path.join(options.get("cwd") or "", text)  # noqa: PTH118 - likewise
+        is_there = os.path.exists(there)  # noqa: PTH110 - likewise
+    else:
+        path = os.pathsep.join(os.get_exec_path(options.get("env")))
+        is_there = shutil.which(text, path=path) is not None
+    if not is_there:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
-    return path

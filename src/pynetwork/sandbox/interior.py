@@ -37,7 +37,8 @@ def files_of(core: Core, identity: str) -> str:
     """Return the directory of the files of the sandbox of that id, which are made now if need be."""
     with core.reading():
         core.sandbox(identity)
-        is_there = bool(core.engine.world.plan(files_scope(identity)))
+        world, scope = core.engine.world, files_scope(identity)
+        is_there = bool(world.plan(scope)) and not world.is_in_the_making(scope)
     if not is_there:
         core.request(lambda draft: make_files(core, draft, identity))
     return files_directory(core, identity)
