@@ -201,15 +201,17 @@ class Namespaces:
     def _new(self) -> Opened:
         """Return a new namespace, prepared. For a thread that may go astray."""
         syscalls.unshare(syscalls.CLONE_NEWNET)
-        try:
-            socket = self._prepare()
+        with contextlib.ExitStack() as undo:
             try:
-                return Opened(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC), socket)
-            except BaseException:
-                socket.close()
-                raise
-        finally:
-            self._go_home()
+                socket = self._prepare()
+                undo.callback(socket.close)
+                opened = Opened(os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC), socket)
+                undo.pop_all()
+                undo.callback(opened.close)
+            finally:
+                self._go_home()
+            undo.pop_all()
+            return opened
 
     def _inside(self, path: str, function: Callable[[], T]) -> T:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
