@@ -16,6 +16,7 @@ from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
 from pynetwork.requests.adoption import see_to_adopted
 from pynetwork.store import SqliteStore
+from pynetwork.types import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.records import AnyDriver
     from pynetwork.store import Store
+    from pynetwork.types import IPAddress
 
 __all__ = ["Opening"]
 
@@ -102,7 +104,7 @@ class Opening:
         core.engine.mirror.load()
         _recover(core, anew=reboot or is_moving)
         if self.dns != "off" and hasattr(kernel, "namespaces"):  # a fake has none to serve names in
-            core.dns = _name_server(core)
+            core.dns, core.resolver = _name_server(core)
         if cluster is not None:
             cluster.open(core, kernel, stack)
         return core, erase
@@ -136,10 +138,12 @@ def _recover(core: Core, *, anew: bool) -> None:
                 logger().warning("%s: %s", intent.what, line)
 
 
-def _name_server(core: Core) -> NamesPort:
+def _name_server(core: Core) -> tuple[NamesPort, tuple[IPAddress, ...]]:
+    """Return the name server of the sandboxes, and its addresses in each of them."""
     from pynetwork.dns.service import Service
+    from pynetwork.dns.zone import ADDRESSES
 
-    return Service(core.engine.mirror, core.records)
+    return Service(core.engine.mirror, core.records), tuple(map(parse_address, ADDRESSES))
 
 
 def _linux_kernel(instance: str, places: tuple[Path, Path], firewall: str, previous: str | None) -> Kernel:

@@ -32,7 +32,8 @@ def perform(controller: Controller, request: str) -> None:
         "new_network": lambda: controller.new_network(
             "bridge", "new", subnets=subnets, options={"mtu": 1400}
         ),
-        "new_sandbox": lambda: controller.new_sandbox("new"),
+        "new_sandbox": lambda: controller.new_sandbox("new", limits={"pids": 9}),
+        "make_files": lambda: sandboxes["later"].hosts_path,
         # The default routes become its own.
         "join": lambda: networks["n1"].endpoints["free"].join(sandboxes["box"]),
         # The default routes become another's.
@@ -51,6 +52,7 @@ def perform(controller: Controller, request: str) -> None:
 REQUESTS = [
     "new_network",
     "new_sandbox",
+    "make_files",
     "join",
     "leave",
     "delete_endpoint",
@@ -78,6 +80,7 @@ def prepare(controller: Controller) -> None:
         network.create_endpoint("free", priority=number)
     joined = controller.networks["n0"].create_endpoint("joined", routes=["192.0.2.0/24"])
     box = controller.new_sandbox("box")
+    assert box.hosts_path.exists()  # from now on every join and leave writes it
     joined.join(box)
     controller.networks["n2"].create_endpoint("joined", priority=-1).join(box)
     controller.new_network("bridge", "empty", subnets=["10.7.0.0/24", "fd07::/64"])
@@ -112,6 +115,26 @@ def check(controller: Controller, oracle: Oracle) -> None:
             assert oracle.cidrs(str(each.interface), path) == {str(address) for address in each.addresses}
     pins = {str(path) for path in Path("/run/pynetwork/netns").glob("*")}
     assert pins == {str(box.netns_path) for box in controller.sandboxes.values() if box.is_attached}
+    check_interior(controller)
+
+
+def check_interior(controller: Controller) -> None:
+    """Each sandbox has its control group, and its files if it is to have any; there are no others."""
+    suffix = f".{controller._core.instance[:8]}"
+    boxes = controller.sandboxes.values()
+    homes = {box.cgroup for box in boxes}
+    assert None not in homes
+    places = ("pynetwork-*", "*/pynetwork-*")  # version 2, version 1
+    groups = {group for place in places for group in Path("/sys/fs/cgroup").glob(f"{place}{suffix}")}
+    assert homes <= groups
+    assert {group.name for group in groups} == {home.name for home in homes if home is not None}
+    with_files = [box for box in boxes if controller._core.engine.world.plan(f"files/{box.id}")]
+    directories = set(Path("/run/pynetwork/files").glob("*"))
+    assert directories == {box.hosts_path.parent for box in with_files}
+    for box in with_files:
+        addresses = {str(a.ip) for endpoint in box.endpoints for a in endpoint.addresses}
+        lines = [line.split() for line in box.hosts_path.read_text().splitlines()]
+        assert {line[0] for line in lines if box.id[:12] in line} == addresses
 
 
 @contextlib.contextmanager

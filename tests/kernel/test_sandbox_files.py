@@ -31,7 +31,8 @@ def test_programs_in_a_sandbox_see_its_files_and_nobody_else_does(controller: Co
     network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24", "fd88::/64"])
     network.create_endpoint("e").join(sandbox)
     assert _read(sandbox, "hostname") == "web\n"
-    assert "\nnameserver 192.0.2.53\n" in _read(sandbox, "resolv.conf")
+    asked = _read(sandbox, "resolv.conf")
+    assert "\n# asked by it: 192.0.2.53\nnameserver 127.0.0.11\nnameserver ::1\n" in asked
     hosts = _read(sandbox, "hosts")
     assert "\n10.88.0.2\tweb.lab web\nfd88::2\tweb.lab web\n" in hosts
     assert hosts == sandbox.hosts_path.read_text()
@@ -69,9 +70,25 @@ def test_a_program_that_runs_sees_who_joins_and_leaves(controller: Controller) -
         assert look() == alone
         stdin.close()
     assert "10.88.0.2\tweb\n" in joined
-    assert "nameserver 192.0.2.1\n" in joined
+    assert "# asked by it: 192.0.2.1\n" in joined
     assert "10.88.0.2" not in alone
     assert sandbox.hosts_path.stat().st_ino == inode
+
+
+def test_its_name_server_is_found_through_its_files(controller: Controller) -> None:
+    network = controller.new_network("bridge", "n", subnets=["10.88.0.0/24"])
+    sandbox = controller.new_sandbox("s", dns_search=["."])
+    network.create_endpoint("e").join(sandbox)
+    network.create_endpoint("db", addresses=["10.88.0.9"]).join(controller.new_sandbox("t"))
+    found = sandbox.run(["getent", "hosts", "db"], capture_output=True, text=True).stdout
+    assert found.split() == ["10.88.0.9", "db"]
+
+
+def test_without_a_name_server_of_its_own_it_asks_others_itself(host: PrivateHost) -> None:
+    with Controller(dns="off") as controller:
+        sandbox = controller.new_sandbox("s", dns=["192.0.2.53", "127.0.0.1"])
+        assert "\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n" in _read(sandbox, "resolv.conf")
+        controller.erase()
 
 
 def test_what_somebody_edits_is_kept(controller: Controller) -> None:

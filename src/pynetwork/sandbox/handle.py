@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pynetwork.core import Handle
-from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError
+from pynetwork.errors import InvalidValueError, NotFoundError
 from pynetwork.requests.attach import attach, detach, parse_source
 from pynetwork.requests.avoiding import avoiding_taken_ports
 from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
-from pynetwork.sandbox.inside import Inside
-from pynetwork.sandbox.interior import crew_of, files_of, group_of, groups_of, within
+from pynetwork.sandbox.interior import crew_of, files_of, group_of, groups_of, inside, within
 from pynetwork.specs.sandbox import parse_signal
 from pynetwork.types import check_name
 
@@ -297,7 +296,7 @@ class Sandbox(Handle):
         For code that must open its own sockets there. Only the calling thread moves, and threads and
         processes it starts meanwhile.
         """
-        return self._inside().entered()
+        return inside(self._core, self.id).entered()
 
     def stats(self) -> SandboxStatistics:
         """Return what it uses and used: interfaces, disks, memory, processor time."""
@@ -309,7 +308,7 @@ class Sandbox(Handle):
         group, groups = group_of(self._core, self.id), groups_of(self._core)
         if groups is not None and group is not None:
             used = usage(groups, group.path)
-        return SandboxStatistics(time=time(), interfaces=self._inside().interfaces(), **used)
+        return SandboxStatistics(time=time(), interfaces=inside(self._core, self.id).interfaces(), **used)
 
     def stream_stats(self, interval: float = 1.0) -> Iterator[SandboxStatistics]:
         """
@@ -379,15 +378,6 @@ class Sandbox(Handle):
     def _spec(self) -> SandboxSpec:
         with self._core.reading():
             return self._core.sandbox(self.id).spec
-
-    def _inside(self) -> Inside:
-        spec = self._spec
-        if not spec.attached:
-            msg = f"sandbox {spec.name!r} has no namespace yet: attach it to one"
-            raise ConflictError(msg)
-        if self._core.dns is not None:
-            self._core.dns.ensure(self.id)
-        return Inside(self._core.namespaces(), spec.netns)
 
     def _deleting(self, draft: Draft) -> None:
         delete_sandbox(self._core, draft, self.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pynetwork.errors import UnavailableError
+from pynetwork.errors import ConflictError, UnavailableError
 from pynetwork.requests.common import sandbox_scope
 from pynetwork.requests.files import FILES, files_directory, files_scope, make_files
 from pynetwork.resources import Cgroup
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.kernel.ending import Crew
     from pynetwork.kernel.groups import Groups
+    from pynetwork.specs import SandboxSpec
 
-__all__ = ["crew_of", "files_of", "group_of", "groups_of", "within"]
+__all__ = ["crew_of", "files_of", "group_of", "groups_of", "inside", "within"]
 
 
 def groups_of(core: Core) -> Groups | None:
@@ -44,11 +45,25 @@ def files_of(core: Core, identity: str) -> str:
     return files_directory(core, identity)
 
 
+def inside(core: Core, identity: str) -> Inside:
+    """
+    Return the namespace of the sandbox of that id, its names served.
+
+    Raises:
+        ConflictError: It has none yet.
+    """
+    return Inside(core.namespaces(), _entered(core, identity).netns)
+
+
 def within(core: Core, identity: str) -> Inside:
-    """Return the sandbox of that id as programs that are started in it see it."""
+    """
+    Return the sandbox of that id as programs that are started in it see it.
+
+    Raises:
+        ConflictError: It has no namespace yet.
+    """
     namespaces, groups = core.namespaces(), groups_of(core)
-    with core.reading():
-        spec = core.sandbox(identity).spec
+    spec = _entered(core, identity)
     if groups is None:
         return Inside(namespaces, spec.netns)
     from pynetwork.kernel.start import Setting
@@ -62,6 +77,18 @@ def within(core: Core, identity: str) -> Inside:
         group=group_of(core, identity),
     )
     return Inside(namespaces, spec.netns, setting, groups)
+
+
+def _entered(core: Core, identity: str) -> SandboxSpec:
+    """Return what is recorded of a sandbox that somebody is about to enter."""
+    with core.reading():
+        spec = core.sandbox(identity).spec
+    if not spec.attached:
+        msg = f"sandbox {spec.name!r} has no namespace yet: attach it to one"
+        raise ConflictError(msg)
+    if core.dns is not None:
+        core.dns.ensure(identity)
+    return spec
 
 
 def crew_of(core: Core, identity: str) -> Crew:
