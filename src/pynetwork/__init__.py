@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pynetwork.cluster import Cluster, PeerHost
     from pynetwork.controller import Controller
     from pynetwork.core import Surroundings
+    from pynetwork.dns import DnsStatistics
     from pynetwork.doctor import Finding
     from pynetwork.drivers import BridgeDriver, BridgeOptions, Driver, HostDriver, NoOptions, NullDriver
     from pynetwork.drivers.overlay_options import OverlayOptions
@@ -88,6 +89,7 @@ __all__ = [
     "DefaultIpam",
     "DefaultPool",
     "DiskStatistics",
+    "DnsStatistics",
     "Driver",
     "Endpoint",
     "EndpointSpec",
@@ -145,6 +147,7 @@ _HOMES: Final = {
     "pynetwork.cluster": ("Cluster", "PeerHost"),
     "pynetwork.controller": ("Controller",),
     "pynetwork.core": ("Surroundings",),
+    "pynetwork.dns": ("DnsStatistics",),
     "pynetwork.doctor": ("Finding",),
     "pynetwork.drivers": ("BridgeDriver", "BridgeOptions", "Driver", "HostDriver", "NoOptions", "NullDriver"),
     "pynetwork.drivers.overlay_options": ("OverlayOptions",),

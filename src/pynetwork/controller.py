@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.core import Handle, Surroundings
+from pynetwork.dns import DnsStatistics
 from pynetwork.doctor import diagnose, missing, wanted
-from pynetwork.engine import Report, reconcile
 from pynetwork.network import Network
 from pynetwork.opening import Opening
 from pynetwork.overview import counts, everything, networks, own
 from pynetwork.removal import delete_all
-from pynetwork.requests.adoption import see_to_adopted
+from pynetwork.repair import reconcile_all
 from pynetwork.requests.network import NetworkRequest
 from pynetwork.requests.sandbox import SandboxRequest
 from pynetwork.sandbox import Sandbox
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from pynetwork.cluster import Cluster
     from pynetwork.doctor import Finding
+    from pynetwork.engine import Report
     from pynetwork.events import Event, EventReader
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
@@ -261,11 +261,7 @@ class Controller:
             What was found and done; what failed is in it, not raised.
         """
         self._core.check_open()
-        adopt = partial(see_to_adopted, self._core, dry_run=dry_run)
-        report = reconcile(self._core.engine, dry_run=dry_run, adopt=adopt)
-        if self._core.span is not None and not dry_run:
-            self._core.span.repair()
-        return report
+        return reconcile_all(self._core, dry_run=dry_run)
 
     def check(self) -> tuple[str, ...]:
         """
@@ -352,6 +348,11 @@ class Controller:
     def statistics(self) -> dict[str, int]:
         """Return how many objects there are, and how many requests are under way."""
         return counts(self._core)
+
+    def dns_statistics(self) -> DnsStatistics:
+        """Return what the name server of the sandboxes has done so far, whichever process it is in."""
+        self._core.check_open()
+        return DnsStatistics() if self._core.dns is None else self._core.dns.statistics()
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded as plain data, ready for JSON."""

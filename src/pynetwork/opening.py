@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
+from pynetwork.dns.place import Place
 from pynetwork.engine import reconcile
 from pynetwork.engine.journal import REMEMBERED
 from pynetwork.errors import InvalidValueError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.records import AnyDriver
     from pynetwork.store import Store
-    from pynetwork.types import IPAddress
 
 __all__ = ["Opening"]
 
@@ -79,8 +79,10 @@ class Opening:
                 self.state_dir, history=_HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
             )
             stack.callback(store.close)
-            erase = partial(_remove_places, store, netns_dir, files_dir)
         instance = instance_of(store, self.surroundings)
+        place = Place(self.run_dir / "dns", instance)
+        if isinstance(store, SqliteStore) and store is not self.store:
+            erase = partial(_remove_places, store, netns_dir, files_dir, place)
         kernel, is_moving = self._kernel(stack, instance, store, (netns_dir, files_dir))
         drivers, cluster = tuple(self.drivers), None
         if self.cluster is not None:
@@ -103,11 +105,28 @@ class Opening:
         reboot = rebooted(store, self.surroundings.boot_id())  # writes, so before all is read
         core.engine.mirror.load()
         _recover(core, anew=reboot or is_moving)
-        if self.dns != "off" and hasattr(kernel, "namespaces"):  # a fake has none to serve names in
-            core.dns, core.resolver = _name_server(core)
+        core.dns = self._name_server(core, place)
+        if core.dns is not None:
+            from pynetwork.dns.zone import ADDRESSES
+
+            core.resolver = tuple(map(parse_address, ADDRESSES))
         if cluster is not None:
             cluster.open(core, kernel, stack)
         return core, erase
+
+    def _name_server(self, core: Core, place: Place) -> NamesPort | None:
+        """Return what serves names in the sandboxes; None when nobody is to, or the host is a fake."""
+        if self.dns == "off" or not hasattr(core.engine.kernel, "namespaces"):
+            return None
+        mirror = core.engine.mirror
+        if self.dns == "companion":
+            from pynetwork.dns.companion import Companion, command
+
+            argv = command(self.state_dir, self.run_dir)
+            return Companion(mirror, core.records, place, core.namespaces().home, argv)
+        from pynetwork.dns.service import Service
+
+        return Service(mirror, core.records, place)
 
     def _kernel(
         self, stack: ExitStack, instance: str, store: Store, places: tuple[Path, Path]
@@ -138,14 +157,6 @@ def _recover(core: Core, *, anew: bool) -> None:
                 logger().warning("%s: %s", intent.what, line)
 
 
-def _name_server(core: Core) -> tuple[NamesPort, tuple[IPAddress, ...]]:
-    """Return the name server of the sandboxes, and its addresses in each of them."""
-    from pynetwork.dns.service import Service
-    from pynetwork.dns.zone import ADDRESSES
-
-    return Service(core.engine.mirror, core.records), tuple(map(parse_address, ADDRESSES))
-
-
 def _linux_kernel(instance: str, places: tuple[Path, Path], firewall: str, previous: str | None) -> Kernel:
     from pynetwork.kernel.linux import LinuxKernel
 
@@ -159,9 +170,10 @@ def _linux_kernel(instance: str, places: tuple[Path, Path], firewall: str, previ
     return kernel
 
 
-def _remove_places(store: SqliteStore, netns_dir: Path, files_dir: Path) -> None:
+def _remove_places(store: SqliteStore, netns_dir: Path, files_dir: Path, names: Place) -> None:
     from pynetwork.kernel.netns import IP_NETNS, remove_directory
 
+    names.dismiss()
     store.erase()
     with suppress(OSError):  # never made, or another instance has files there
         files_dir.rmdir()

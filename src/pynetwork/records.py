@@ -165,6 +165,10 @@ class Records:
         rows = (self.endpoints[identity] for identity in self._joined.get(sandbox, ()))
         return sorted(rows, key=lambda row: row.spec.joined)
 
+    def has_joined(self) -> bool:
+        """Return whether any sandbox has an endpoint."""
+        return bool(self._joined)
+
     def ports_of(self, endpoint: str) -> list[Row[PortSpec]]:
         """Return what the endpoint of that id publishes, the oldest first."""
         return list(self._ports.get(endpoint, {}).values())

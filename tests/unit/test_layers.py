@@ -35,7 +35,7 @@ FLOORS = (
         "network",
         "endpoint",
     ),
-    ("assembly", "controller", "doctor", "opening", "overview", "removal"),
+    ("assembly", "controller", "doctor", "opening", "overview", "removal", "repair"),
     ("__init__",),
 )
 KERNEL_ONLY = {"pyroute2", "ovs", "iptc"}

@@ -20,6 +20,10 @@ class NamesPort(Protocol):
         """Return what the server has done so far."""
         ...
 
+    def revive(self) -> None:
+        """See to it that somebody serves, if there is anything to serve."""
+        ...
+
     def close(self) -> None:
         """Stop serving from this process. Idempotent."""
         ...

@@ -140,6 +140,10 @@ class Forwarder:
         else:
             pending.askers.append(asker)
 
+    def waiting(self, owner: str) -> int:
+        """Return how many questions of a sandbox are under way."""
+        return self._waiting.get(owner, 0)
+
     def drop(self, owner: str) -> None:
         """Forget the questions of a sandbox: it is going, and sockets in it must not keep it."""
         for pending in list(self._pending.values()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.dns import codec
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from pynetwork.dns.statistics import DnsStatistics
     from pynetwork.dns.zone import Inmate, Server
 
-__all__ = ["NameServer"]
+__all__ = ["NameServer", "place_of"]
 
 _LONGEST: Final = 1536  # of a question over UDP
 _AT_ONCE: Final = 64  # questions of one socket before others have their turn
+_DRAIN_SECONDS: Final = 0.1
 _LONE: Final = 8  # questions that came alone, after which it is tried whether another has come
 _CONNECTIONS: Final = 32  # of one sandbox
 _ALL_CONNECTIONS: Final = 512
@@ -40,11 +42,22 @@ _PLAIN_OPTIONS: Final = 11  # bytes of an OPT record without options
 class Served:
     """A sandbox that is served: what it may know, which may change, and the sockets in it."""
 
-    __slots__ = ("inmate", "sockets")
+    __slots__ = ("inmate", "netns", "place", "sockets")
 
     def __init__(self, inmate: Inmate, sockets: Sockets) -> None:
         self.inmate = inmate
+        self.netns = inmate.netns
+        self.place = place_of(inmate)
         self.sockets = sockets
+
+
+def place_of(inmate: Inmate) -> object:
+    """Return what tells the namespace that a sandbox has now from others; None when it has none."""
+    try:
+        status = Path(inmate.netns or "").stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _Udp:
@@ -91,6 +104,7 @@ class NameServer:
         self._host_servers = host_servers
         self._forwarder = Forwarder(loop, dial, self.counters, limits)
         self._connections: dict[Connection, Served] = {}
+        self.draining: dict[str, Sockets] = {}
         self._sweep: Timer | None = None
         self._turn = 0
 
@@ -108,11 +122,15 @@ class NameServer:
         for opened in sockets.tcp:
             self._loop.add(opened.fileno(), partial(self._accept, served, opened))
 
+    def holds(self, identity: str | None) -> bool:
+        """Whether any socket of it is in that sandbox."""
+        return identity in self.served or identity in self.draining
+
     def leave(self, identity: str) -> None:
         """Close all that is open in a sandbox: sockets keep a namespace alive."""
-        sockets = self.release(identity)
-        if sockets is not None:
-            sockets.close()
+        for sockets in (self.release(identity), self.draining.pop(identity, None)):
+            if sockets is not None:
+                sockets.close()
         self._forwarder.drop(identity)
         for connection in [each for each, of in self._connections.items() if of.inmate.id == identity]:
             connection.close()
@@ -126,9 +144,27 @@ class NameServer:
             self._loop.remove(opened.fileno())
         return served.sockets
 
+    def drain(self, identity: str, sockets: Sockets) -> None:
+        """Close the sockets, which were released, once the questions that were read are answered on them."""
+        if self._forwarder.waiting(identity):
+            self.draining[identity] = sockets
+            self._loop.later(_DRAIN_SECONDS, partial(self._drain_more, identity))
+        else:
+            sockets.close()
+
+    def _drain_more(self, identity: str) -> None:
+        sockets = self.draining.pop(identity, None)
+        if sockets is not None:
+            self.drain(identity, sockets)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anybody still waits for an answer, or may ask on a connection."""
+        return bool(self._forwarder.count or self._connections)
+
     def close(self) -> None:
         """Close everything."""
-        for identity in list(self.served):
+        for identity in [*self.served, *self.draining]:
             self.leave(identity)
         for connection in list(self._connections):
             connection.close()

@@ -15,55 +15,75 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from pynetwork.dns.due import Due
 from pynetwork.dns.forward import Limits
 from pynetwork.dns.host import HostServers
 from pynetwork.dns.loop import Loop
-from pynetwork.dns.server import NameServer
-from pynetwork.dns.sockets import open_sockets
+from pynetwork.dns.office import Office
+from pynetwork.dns.server import NameServer, place_of
+from pynetwork.dns.sockets import Sockets, open_sockets
+from pynetwork.dns.statistics import DnsStatistics
 from pynetwork.dns.zone import Directory
 from pynetwork.errors import PynetworkError
 from pynetwork.kernel.netns import Namespaces
 from pynetwork.log import logger
 
 if TYPE_CHECKING:
-    from pynetwork.dns.statistics import DnsStatistics
-    from pynetwork.dns.zone import Inmate, Server
+    from collections.abc import Mapping
+
+    from pynetwork.dns.place import Place
+    from pynetwork.dns.zone import Server
     from pynetwork.engine.mirror import Mirror
     from pynetwork.records import Records
 
 __all__ = ["Service"]
 
 _TICK_SECONDS: Final = 0.04  # how late a change of another process is seen when nobody asks
-_FRESH_SECONDS: Final = 0.005  # how late when somebody does
+_IDLE_TICK_SECONDS: Final = 0.1  # the same when there is no sandbox to serve
+_STAND_BY_SECONDS: Final = 1.0
+_FRESH_SECONDS: Final = 0.005  # how late a change of another process is seen when somebody asks
 _QUIET_SECONDS: Final = 0.01
 _OVERDUE_SECONDS: Final = 0.25
 _READY_SECONDS: Final = 2.0
-_RETRY_SECONDS: Final = (0.02, 1.0)  # after a failure: first, and at most
-_UNWIRED: Final = frozenset({errno.ENOENT, errno.EINVAL})  # in the making, or going
+_AGAIN_SECONDS: Final = 0.02
+_LINGER_SECONDS: Final = 15.0
+_IDLE_SECONDS: Final = 5.0
 
 
 class Service:
     """
-    Serves the sandboxes of an instance from this process.
+    Serves the sandboxes of an instance from this process, unless another one does.
 
     Args:
         mirror: The instance's store.
         records: The mirror's table of networks, endpoints and sandboxes.
+        place: Where the instance's processes meet.
+        is_companion: Whether this process is there for nothing else: it serves even if another one does,
+            which hands over, and stops when there has been nothing to serve for a while.
         limits: Of questions that wait for other servers.
     """
 
-    def __init__(self, mirror: Mirror, records: Records, limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        mirror: Mirror,
+        records: Records,
+        place: Place,
+        *,
+        is_companion: bool = False,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+    ) -> None:
         self._mirror = mirror
         self._records = records
+        self._place = place
+        self._is_companion = is_companion
         self._changes: deque[tuple[str, Any]] = deque()
-        self._changed = 0.0
-        self._since = 0.0
-        self._looked = 0.0
+        self._changed = self._since = self._looked = 0.0
+        self._busy = time.monotonic()
         self._directory = Directory()
-        self._to_open: dict[str, _Due] = {}
-        self._places: dict[str, str] = {}  # sandboxes that are served, and where
+        self._to_open: dict[str, Due] = {}
         self._namespaces = Namespaces()
         self._loop = Loop(self._before)
+        self._office = Office(self._loop, place, self, is_companion=is_companion)
         self._server = NameServer(
             self._loop,
             changes=self._changes,
@@ -84,18 +104,56 @@ class Service:
             return
         if not any(row.spec.addresses for row in self._records.joined(sandbox)):
             return
-        self._start()
-        done = threading.Event()
-        self._loop.post(partial(self._hurry, sandbox, done))
-        if not done.wait(_READY_SECONDS):
-            logger().warning("dns: sandbox %s has no name server yet", sandbox[:12])
+        self.start()
+        deadline = time.monotonic() + _READY_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            done = threading.Event()
+            self._loop.post(partial(self._hurry, sandbox, done))
+            done.wait(left)
+            if self._office.is_held or self._place.ask({"op": "ready", "sandbox": sandbox}, left):
+                return
+            time.sleep(_AGAIN_SECONDS)  # the one who served has just gone
+        logger().warning("dns: sandbox %s has no name server yet", sandbox[:12])
 
     def statistics(self) -> DnsStatistics:
-        """Return what the server has done so far."""
+        """Return what the server has done so far, in whichever process it is."""
+        if not self._office.is_held and self._thread is not None:
+            found = self._place.ask({"op": "statistics"}, _READY_SECONDS)
+            if found is not None:
+                return DnsStatistics(**found)
         return self._server.statistics()
 
+    def revive(self) -> None:
+        """See to it that somebody serves, in the namespaces that the sandboxes have now."""
+        if not self._records.has_joined():
+            return
+        self.start()
+        done = threading.Event()
+        self._loop.post(partial(self._check_then, done))
+        done.wait(_READY_SECONDS)
+        if not self._office.is_held:
+            self._place.ask({"op": "check"}, _READY_SECONDS)
+
+    def stop(self) -> None:
+        """Have it end soon. May be called by a handler of signals."""
+        self._loop.post(self._loop.stop)
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._starting:
+            if self._thread is None and not self._is_closed:
+                thread = threading.Thread(target=self._loop.run, name="pynetwork-dns", daemon=True)
+                self._loop.post(self._office.run_for)
+                self._namespaces.home(thread.start)  # a thread is where its maker is: the host's namespace
+                self._thread = thread
+
+    def wait(self) -> None:
+        """Return when the service has ended of its own accord, as a companion's does."""
+        if self._thread is not None:
+            self._thread.join()
+
     def close(self) -> None:
-        """Stop serving. Idempotent."""
+        """Stop serving; another process that stands by takes over. Idempotent."""
         with self._starting:
             if self._is_closed:
                 return
@@ -105,6 +163,7 @@ class Service:
         if self._thread is not None:
             self._loop.post(self._loop.stop)
             self._thread.join()
+        self._office.close()
         self._server.close()
         self._loop.close()
         self._namespaces.close()
@@ -112,32 +171,86 @@ class Service:
     # Called by whoever changes records, with the mirror's lock held
 
     def _follow(self, key: str, spec: Any) -> None:  # noqa: ANN401 - of the kind that the key says
-        if not self._changes:
-            self._since = time.monotonic()
         self._changed = time.monotonic()
+        if not self._changes:
+            self._since = self._changed
         self._changes.append((key, spec))
-        if key.startswith("sandbox/") and key.partition("/")[2] in self._server.served:
+        if key.startswith("sandbox/") and self._server.holds(key.partition("/")[2]):
             self._loop.post(self._keep_up)  # it may have another namespace, or none
         if not key.startswith("endpoint/"):
             return
         is_joined = spec is not None and spec.sandbox is not None
         if self._thread is None:
             if is_joined:
-                self._start()
-        elif not is_joined and self._directory.sandbox_of(key.rpartition("/")[2]) in self._server.served:
+                self.start()
+        elif not is_joined and self._server.holds(self._directory.sandbox_of(key.rpartition("/")[2])):
             self._loop.post(self._keep_up)  # its sockets must not keep the namespace
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None and not self._is_closed:
-                thread = threading.Thread(target=self._loop.run, name="pynetwork-dns", daemon=True)
-                self._namespaces.home(thread.start)  # a thread is where its maker is: the host's namespace
-                self._thread = thread
+    # The office, in the server's thread as all that follows
 
-    # The server's thread
+    def elected(self, given: Mapping[str, Sockets]) -> None:
+        """Serve from now on; in some sandboxes with the sockets that are *given*."""
+        self._refresh(wait=True)
+        self._take_in()
+        for identity, sockets in given.items():
+            inmate = self._directory.inmates.get(identity)
+            if inmate is None or not inmate.wants_server or identity in self._server.served:
+                sockets.close()
+            else:
+                self._server.serve(inmate, sockets)
+        self._directory.touched.update(self._directory.inmates)
+        self._loop.post(self._close_left)  # and look again at once what is to be opened
+
+    def release(self) -> Mapping[str, Sockets]:
+        """Serve no more, and return the sockets of each sandbox, still open."""
+        self._to_open.clear()
+        released = {identity: self._server.release(identity) for identity in list(self._server.served)}
+        return {identity: sockets for identity, sockets in released.items() if sockets is not None}
+
+    def gave(self, given: Mapping[str, Sockets]) -> None:
+        """Close the sockets, which another process has by now, once what is under way is answered."""
+        for identity, sockets in given.items():
+            self._server.drain(identity, sockets)
+
+    def ready(self, sandbox: str) -> None:
+        """Serve a sandbox at once, if it is to be served."""
+        self._refresh(wait=True)
+        self._keep_up()
+        if sandbox in self._to_open:
+            self._open(sandbox)
+
+    def check(self) -> None:
+        """Serve in the namespaces that the sandboxes have now: a lost one may have been made anew."""
+        self._refresh(wait=True)
+        self._keep_up()
+        for identity, served in list(self._server.served.items()):
+            if served.place != place_of(served.inmate):
+                self._server.leave(identity)
+                self._directory.touched.add(identity)
+        self._close_left()
+
+    def quit(self, *, at_once: bool) -> None:
+        """End the process's service; *at_once*, or when what is under way is answered."""
+        if at_once or not self._server.is_busy:
+            self._loop.stop()
+        else:
+            deadline = time.monotonic() + _LINGER_SECONDS
+            self._loop.later(_AGAIN_SECONDS, partial(self._linger, deadline))
+
+    def _linger(self, deadline: float) -> None:
+        if time.monotonic() > deadline or not self._server.is_busy:
+            self._loop.stop()
+        else:
+            self._loop.later(_AGAIN_SECONDS, partial(self._linger, deadline))
+
+    # Keeping up
 
     def _before(self, happened: bool) -> float:  # noqa: FBT001 - the loop's call
         """Keep up with the records, between two looks at the sockets; returns how long the next may take."""
+        if not self._office.is_held:
+            self._take_in()
+            self._close_left()  # also what was passed on, and waits for answers
+            return _TICK_SECONDS if self._server.draining else _STAND_BY_SECONDS
         now = time.monotonic()
         if now - self._looked >= (_FRESH_SECONDS if happened else _TICK_SECONDS):
             self._looked = now
@@ -146,23 +259,32 @@ class Service:
         if self._changes and (happened or is_quiet):
             self._take_in()
         self._close_left()
-        if is_quiet and self._to_open and self._open_one(now):
-            return 0.0
-        return _TICK_SECONDS
+        if self._server.served or self._to_open:
+            self._busy = now
+            return 0.0 if is_quiet and self._open_one(now) else _TICK_SECONDS
+        if self._is_companion and now - self._busy > _IDLE_SECONDS:
+            self._loop.stop()
+        return _IDLE_TICK_SECONDS
 
     def _keep_up(self) -> None:
         self._take_in()
         self._close_left()
 
     def _hurry(self, sandbox: str, done: threading.Event) -> None:
-        self._keep_up()
-        if sandbox in self._to_open:
-            self._open(sandbox)
+        if self._office.is_held:
+            self._keep_up()
+            if sandbox in self._to_open:
+                self._open(sandbox)
         done.set()
 
-    def _refresh(self) -> None:
-        """Take in what other processes have written, unless somebody is just at it."""
-        if not self._mirror.lock.acquire(blocking=False):
+    def _check_then(self, done: threading.Event) -> None:
+        if self._office.is_held:
+            self.check()
+        done.set()
+
+    def _refresh(self, *, wait: bool = False) -> None:
+        """Take in what other processes have written, unless somebody is just at it and we need not *wait*."""
+        if not self._mirror.lock.acquire(blocking=wait):
             return
         try:
             self._mirror.refresh()
@@ -187,19 +309,17 @@ class Service:
             identity = touched.pop()
             inmate = self._directory.inmates.get(identity)
             if inmate is None or not inmate.wants_server:
-                self._leave(identity)
+                self._server.leave(identity)
                 self._to_open.pop(identity, None)
                 continue
-            if self._places.get(identity, inmate.netns) != inmate.netns:
-                self._leave(identity)
-            if identity not in self._server.served:
-                self._to_open.setdefault(identity, _Due())
-            else:
-                self._server.served[identity].inmate = inmate
-
-    def _leave(self, identity: str) -> None:
-        self._server.leave(identity)
-        self._places.pop(identity, None)
+            served = self._server.served.get(identity)
+            if served is not None and served.netns == inmate.netns:
+                served.inmate = inmate
+                continue
+            if served is not None:
+                self._server.leave(identity)  # it is in another namespace now
+            if self._office.is_held:
+                self._to_open.setdefault(identity, Due())
 
     def _open_one(self, now: float) -> bool:
         """Open the sockets of one sandbox that is due; returns whether there are more."""
@@ -218,7 +338,6 @@ class Service:
             self._to_open[identity].failed(inmate, error)
             return
         self._server.serve(inmate, sockets)
-        self._places[identity] = inmate.netns
         del self._to_open[identity]
 
     def _dial(self, server: Server, kind: int) -> socket.socket:
@@ -231,20 +350,3 @@ class Service:
             return self._namespaces.call(server.netns, make)
         except PynetworkError as error:
             raise OSError(errno.ENONET, str(error)) from error
-
-
-class _Due:
-    """When a sandbox is to be tried, and how often it has failed."""
-
-    def __init__(self) -> None:
-        self.when = 0.0
-        self._seconds, self._most = _RETRY_SECONDS
-        self._is_told = False
-
-    def failed(self, inmate: Inmate, error: Exception) -> None:
-        """Try again later, each time a little later."""
-        self.when = time.monotonic() + self._seconds
-        self._seconds = min(2 * self._seconds, self._most)
-        if not self._is_told and getattr(error, "errno", None) not in _UNWIRED:
-            self._is_told = True
-            logger().warning("dns: no name server in sandbox %s: %s", inmate.id[:12], error)
