@@ -38,6 +38,7 @@ __all__ = [
     "answer",
     "answers_to",
     "error",
+    "is_whole",
     "parse",
     "ptr_record",
     "reverse_name",
@@ -252,18 +253,36 @@ def answers_to(reply: bytes, query: bytes, question: Question) -> bool:
     """
     Whether *reply* can be an answer to *query*: same id, and the question repeated (RFC 5452 section 9.1).
 
-    Some servers leave the question out when they refuse; that says too little to do harm.
+    And whole. Some servers leave the question out when they refuse; that says too little to do harm.
     """
     if len(reply) < HEADER or reply[:2] != query[:2] or (reply[2] ^ _QR) & (_QR | _OPCODE):
         return False
     if reply[4:6] == b"\0\0":
-        return reply[3] & 0xF in {FORMERR, SERVFAIL, NOTIMP, REFUSED} and reply[6:10] == bytes(4)
+        return reply[3] & 0xF in {FORMERR, SERVFAIL, NOTIMP, REFUSED} and is_whole(reply, HEADER)
     end = question.end
     return (
         reply[4:6] == b"\0\1"
         and reply[end - 4 : end] == query[end - 4 : end]
         and reply[HEADER : end - 4].lower() == question.key
+        and is_whole(reply, end)
     )
+
+
+def is_whole(reply: bytes, at: int) -> bool:
+    """
+    Whether the records of a message, which begin at *at*, are all there and nothing else.
+
+    What is in them is the asker's to judge.
+    """
+    size = len(reply)
+    for _ in range(sum(struct.unpack_from("!3H", reply, 6))):
+        while at < size and 0 < reply[at] <= _LABEL_MAX:
+            at += 1 + reply[at]
+        at += 1 if at < size and not reply[at] else 2  # the root's label, or a pointer
+        if at + _RECORD.size > size:
+            return False
+        at += _RECORD.size + (reply[at + 8] << 8 | reply[at + 9])
+    return at == size
 
 
 # Names

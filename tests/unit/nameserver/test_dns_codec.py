@@ -9,6 +9,7 @@ import dns.message
 import dns.name
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -192,3 +193,19 @@ def test_what_dns_cannot_say_is_no_name(name: str) -> None:
 @given(st.ip_addresses())
 def test_reverse_names_are_dnspythons(address: IPv4Address | IPv6Address) -> None:
     assert codec.reverse_name(address) == dns.name.from_text(f"{address.reverse_pointer}.").to_wire()
+
+
+@given(NAMES, st.lists(st.ip_addresses(v=4), max_size=5), st.data())
+def test_messages_with_something_missing_or_too_much_are_not_whole(
+    name: str, addresses: list[IPv4Address], data: st.DataObject
+) -> None:
+    wire = query(name, edns=1232)
+    made = dns.message.make_response(dns.message.from_wire(wire))
+    texts = [str(address) for address in addresses]
+    if texts:
+        made.answer.append(dns.rrset.from_text_list(made.question[0].name, 1, "IN", "A", texts))
+    reply, end = made.to_wire(), parsed(wire).end
+    assert codec.is_whole(reply, end)
+    assert not codec.is_whole(reply + data.draw(st.binary(min_size=1, max_size=9)), end)
+    assert not codec.is_whole(reply[: data.draw(st.integers(end, len(reply) - 1))], end)
+    assert codec.is_whole(codec.error(wire, parsed(wire), codec.REFUSED), end)
