@@ -71,6 +71,7 @@ def serve(state_dir: Path, run_dir: Path, ready: Callable[[], object]) -> None:
                 signal.signal(number, lambda *_: service.stop())
             service.start()
             _wait_for(place)
+            place.ask({"op": "check"}, _READY_SECONDS)  # answered when all sandboxes are served
             ready()
             service.wait()
         finally:

@@ -228,6 +228,8 @@ class Service:
                 self._server.leave(identity)
                 self._directory.touched.add(identity)
         self._close_left()
+        for identity in list(self._to_open):
+            self._open(identity)
 
     def quit(self, *, at_once: bool) -> None:
         """End the process's service; *at_once*, or when what is under way is answered."""
