@@ -31,6 +31,7 @@ bench: setup ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.publish
 	$(python) -m benchmarks.ipam
 	$(python) -m benchmarks.store
+	$(python) -m benchmarks.dns
 
 clean: ## remove .venv, caches and what was built
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist
