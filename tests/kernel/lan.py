@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pynetwork import Controller
 from pynetwork.kernel.netns import entered
 from pynetwork.testing import private_host
+from pynetwork.testing.hosts import PRIVATE_DIRECTORIES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from pynetwork import Endpoint, Network, Sandbox
@@ -158,9 +159,11 @@ class Lab:
 
 
 @contextlib.contextmanager
-def laboratory(firewall: str, **arguments: Any) -> Iterator[Lab]:
+def laboratory(
+    firewall: str, *, directories: Sequence[str] = PRIVATE_DIRECTORIES, **arguments: Any
+) -> Iterator[Lab]:
     """Return a private host with a LAN and a controller, all of whose is erased at the end."""
-    with private_host() as host:
+    with private_host(directories) as host:
         lan = host.add_machine("lan", address=f"{LAN[4]}/24", host_address=f"{HOST[4]}/24")
         host.run(["ip", "address", "add", f"{HOST[6]}/64", "dev", "lan", "nodad"])
         lan.run(["ip", "address", "add", f"{LAN[6]}/64", "dev", lan.interface, "nodad"])
