@@ -1,10 +1,10 @@
-"""What the k-th published port costs: pynetwork beside raw netlink, ``nft`` and ``iptables``, in one run.
+"""What the k-th published port costs: pynetwork beside netlink, ``nft``, ``iptables`` and python-iptables.
 
 The library publishes as a user would, ``endpoint.publish("PORT:80")``: records, journal, claim and rule.
 The floor adds one element to an nftables map by netlink, which is all that the kernel needs to be told.
 The commands add the same map element, or a rule, each in a process of its own, as scripts do. Every
-contestant has as many ports already; all are on one private host, so nothing is left. Needs root, ``nft``
-and ``iptables``.
+contestant has as many ports already, python-iptables up to a thousand; all are in one run, on one private
+host, so nothing is left. Needs root, ``nft`` and ``iptables``.
 
     python -m benchmarks.publish               # the table
     python -m benchmarks.publish --most 1000 --json FILE
@@ -22,9 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for ``python benchmarks/publish.py``
 
@@ -43,6 +44,7 @@ FIRST = 10_000
 WINDOW = 20
 ENDPOINTS = 100
 CHAIN = "BENCH"
+FEW = 1000
 
 
 class Contestant(Protocol):
@@ -159,6 +161,47 @@ class Iptables:
         run(["iptables-legacy", "-t", "nat", "-X", CHAIN])
 
 
+class PythonIptables:
+    """The same rule, by python-iptables, as its documentation has it: each change is committed at once."""
+
+    def __init__(self) -> None:
+        import iptc
+
+        self._iptc = iptc
+        self._table = iptc.Table(iptc.Table.NAT)
+        self._table.refresh()
+        self._chain = self._table.create_chain(CHAIN)
+
+    def _rule(self, port: int) -> Any:  # noqa: ANN401 - it has no types
+        rule = self._iptc.Rule()
+        rule.protocol = "tcp"
+        rule.create_match("tcp").dport = str(port)
+        rule.create_target("DNAT").to_destination = "10.88.0.2:80"
+        return rule
+
+    def publish(self, port: int) -> None:
+        self._chain.append_rule(self._rule(port))
+
+    def unpublish(self, port: int) -> None:
+        self._chain.delete_rule(self._rule(port))
+
+    def fill(self, first: int, last: int) -> None:
+        self._table.autocommit = False
+        try:
+            for port in range(first, last):
+                self._chain.append_rule(self._rule(port))
+            self._table.commit()
+        finally:
+            self._table.autocommit = True
+            self._table.refresh()
+
+    def close(self) -> None:
+        self._chain.flush()
+        self._table.refresh()
+        self._table.delete_chain(CHAIN)
+        self._table.close()
+
+
 def run(argv: list[str]) -> None:
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
 
@@ -225,11 +268,16 @@ def main() -> None:
         figures |= measure(commands, options.most)
         for contestant in commands.values():
             contestant.close()
+        if find_spec("iptc") is not None:
+            # It reads and writes the whole table for each rule: with more of them this takes minutes.
+            python = PythonIptables()
+            figures |= measure({"python-iptables": python}, min(options.most, FEW + WINDOW + 1))
+            python.close()
     names = list(figures["floor"])
     print_table(
         "Publish the k-th port (us, median); unpublish the last ones",
         ("contestant", *names),
-        [(name, *(found[column] for column in names)) for name, found in figures.items()],
+        [(name, *(found.get(column, "-") for column in names)) for name, found in figures.items()],
     )
     print_table("A range of 10 000 ports on one endpoint (ms)", tuple(spans), [tuple(spans.values())])
     if options.json:

@@ -75,8 +75,18 @@ def claim(port: PublishedPort, instance: str, *, exclusive: bool) -> Iterator[Me
         yield from nfnetlink.add_elements(_INET, TABLE, name, items, exclusive=exclusive)
 
 
-def together(ports: Iterable[PublishedPort], instance: str, *, delete: bool) -> Iterator[Message]:
-    """Yield what claims *ports*, or gives them up, in sets that there are: no more messages than sets."""
+def together(
+    ports: Iterable[PublishedPort], instance: str, known: set[str], *, delete: bool
+) -> Iterator[Message]:
+    """
+    Yield what claims *ports*, or gives them up, with one message for each set.
+
+    Args:
+        ports: All.
+        instance: Whose.
+        known: Sets that there are, to the best of one's knowledge; those that are made are added.
+        delete: Whether to give them up.
+    """
     by_set: dict[str, list[Item]] = {}
     for port in ports:
         for name, items in claims(port, instance).items():
@@ -84,8 +94,12 @@ def together(ports: Iterable[PublishedPort], instance: str, *, delete: bool) -> 
     for name, items in by_set.items():
         if delete:
             yield from nfnetlink.delete_elements(_INET, TABLE, name, items)
-        else:
-            yield from nfnetlink.add_elements(_INET, TABLE, name, items, exclusive=True)
+            continue
+        if name not in known:
+            known.add(name)
+            yield nfnetlink.add_table(_INET, TABLE)
+            yield nfnetlink.add_interval_set(_INET, TABLE, name, len(known))
+        yield from nfnetlink.add_elements(_INET, TABLE, name, items, exclusive=True)
 
 
 def release(port: PublishedPort, instance: str) -> Iterator[Message]:

@@ -56,6 +56,7 @@ class NftablesFirewall:
         self._table = table_name(instance)
         self._home = home
         self._opened: NetlinkSocket | None = None
+        self._sets: set[str] = set()  # of claims
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """Take all of *steps*, or none, see :meth:`Firewall.apply`."""
@@ -244,10 +245,11 @@ class NftablesFirewall:
             ordered = reversed(elements) if delete else elements
             messages += self._messages(ordered, delete=delete, exclusive=exclusive)
         translated = [port for port in ports if port.nat]
-        messages += guard.together(translated, self._instance, delete=delete)
+        messages += guard.together(translated, self._instance, self._sets, delete=delete)
         try:
             nfnetlink.transact(self._nft, messages)
         except NetlinkError:
+            self._sets.clear()
             return False
         return True
 
