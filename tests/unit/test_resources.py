@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from tests.unit import firewall_cases
+from tests.unit import firewall_cases, ovs_cases
 
 from pynetwork import resources
 from pynetwork.errors import UnavailableError
@@ -31,6 +31,7 @@ from pynetwork.resources import (
     LinkUp,
     Neighbour,
     Netns,
+    OvsBridge,
     Resource,
     Route,
     Rules,
@@ -213,6 +214,7 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
         [f"bridge fdb delete {MAC} dev veth0 master"],
     ),
     *firewall_cases.RENDERED,
+    *ovs_cases.RENDERED,
 ]
 
 UPDATED: list[tuple[Resource, Resource, list[str]]] = [
@@ -314,6 +316,7 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
         ["bridge link set dev vx-7 learning on flood on"],
     ),
     *firewall_cases.UPDATED,
+    *ovs_cases.UPDATED,
 ]
 
 NETNS_KEY = ("netns", NS)
@@ -360,6 +363,7 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
         {("link", None, "veth0"), ("link", None, "br0")},
     ),
     *firewall_cases.IDENTITIES,
+    *ovs_cases.IDENTITIES,
 ]
 
 
@@ -393,7 +397,8 @@ def test_is_identified(
 ) -> None:
     assert key == resource.key
     assert parents == set(resource.parents)
-    assert resource.provides == ((PEER_KEY,) if isinstance(resource, Veth) else ())
+    provided = {Veth: (PEER_KEY,), OvsBridge: (("ovs_port", "br-int"),)}
+    assert resource.provides == provided.get(type(resource), ())
 
 
 @pytest.mark.parametrize("cases", [RENDERED, IDENTITIES])

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import attrs
 
 from pynetwork.errors import PynetworkError
-from pynetwork.kernel import answers, netns, rtnl, sysctl
-from pynetwork.kernel.compile import Do, Filter, Make, Pin, Send, Treat, Unpin, Write
+from pynetwork.kernel import answers, ethtool, netns, rtnl, sysctl
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.netlink import NLM_F_EXCL, NetlinkSocket
+from pynetwork.kernel.operations import Do, Filter, Make, Offload, Pin, Send, Steer, Treat, Unpin, Write
+from pynetwork.kernel.ovs.steps import together
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.host_links import HostLinks
     from pynetwork.kernel.netlink import Message, NetlinkError
     from pynetwork.kernel.netns import Namespaces
+    from pynetwork.kernel.operations import Operation
+    from pynetwork.kernel.ovs.switch import Switch
     from pynetwork.kernel.spares import Opened
 
 __all__ = ["Chunk", "Indexes", "Outcome", "prepare_namespace"]
@@ -40,6 +42,8 @@ _FIRST_OUTER: Final = 1 << 20
 _OUTER: Final = 1 << 22
 _FIRST_INNER: Final = 16
 _INNER: Final = 2000
+# What is set from inside a namespace, all with one entry.
+_SETTINGS: Final = (Write, Offload)
 
 
 def prepare_namespace() -> NetlinkSocket:
@@ -69,6 +73,10 @@ class _Place(Protocol):
 
     def firewall(self) -> Firewall:
         """Return the host's firewall."""
+        ...
+
+    def switch(self) -> Switch:
+        """Return the host's Open vSwitch."""
         ...
 
     def prepare_directory(self) -> None:
@@ -173,8 +181,8 @@ class Chunk:
             nonlocal position
             sends = False
             for position, operation in enumerate(self._operations):
-                if isinstance(operation, Write) and position not in self._outcome.done:
-                    sysctl.write(operation.name, operation.value)
+                if isinstance(operation, _SETTINGS) and position not in self._outcome.done:
+                    _set(operation)
                     self._outcome.done.add(position)
                 sends = sends or isinstance(operation, Send)
             return NetlinkSocket() if sends else None
@@ -184,7 +192,7 @@ class Chunk:
                 self._make(place)
             if len(self._outcome.done) == len(self._operations):
                 return
-            if place in self._opened and not any(isinstance(o, Write) for o in self._operations):
+            if place in self._opened and not any(isinstance(o, _SETTINGS) for o in self._operations):
                 self._send_through(self._opened.pop(place))
                 return
             socket = self._kernel.namespaces.call(place, prepare)
@@ -214,25 +222,28 @@ class Chunk:
         )
 
     def _on_host(self) -> None:
-        """Send messages together, likewise what is for the firewall; do all else one by one in between."""
+        """Send messages together, likewise what is for the firewall or a switch; do all else one by one."""
         position = 0
-        for kind, run in groupby(self._operations, key=type):
+        for kind, run in groupby(self._operations, key=_kind):
             operations = list(run)
             positions = range(position, position + len(operations))
             position = positions.stop
             if kind is Send:
                 goes_on = self._send(positions)
             elif kind is Filter:
-                goes_on = self._filter(positions)
+                goes_on = self._together(positions, self._kernel.firewall)
+            elif isinstance(kind, tuple):
+                goes_on = self._together(positions, self._kernel.switch)
             else:
                 goes_on = all(map(self._single, positions, operations))
             if not goes_on:
                 return
 
-    def _filter(self, positions: range) -> bool:
-        steps = [o.step for o in self._operations[positions.start : positions.stop] if isinstance(o, Filter)]
+    def _together(self, positions: range, find_taker: Callable[[], Firewall | Switch]) -> bool:
+        operations = self._operations[positions.start : positions.stop]
+        steps = [o.step for o in operations if isinstance(o, Filter | Steer)]
         try:
-            self._kernel.firewall().apply(steps)
+            find_taker().apply(steps)
         except RulesRefusedError as error:
             cause = error.__cause__
             reason = cause if isinstance(cause, OSError | PynetworkError) else PynetworkError(str(cause))
@@ -247,8 +258,8 @@ class Chunk:
     def _single(self, position: int, operation: Operation) -> bool:
         try:
             match operation:
-                case Write(name=name, value=value):
-                    self._kernel.namespaces.home(partial(sysctl.write, name, value))
+                case Write() | Offload():
+                    self._kernel.namespaces.home(partial(_set, operation))
                 case Pin(path=path, source=source):
                     self._kernel.prepare_directory()
                     self._kernel.namespaces.pin(source, path)
@@ -316,6 +327,18 @@ class Chunk:
         self._chooses = False
         sends = [(p, o) for p in positions if isinstance(o := self._operations[p], Send)]
         return [(position, send.build(self)) for position, send in sends]
+
+
+def _kind(operation: Operation) -> object:
+    """Return what operations have in common that are carried out as one."""
+    return together(operation.step) if isinstance(operation, Steer) else type(operation)
+
+
+def _set(setting: Write | Offload) -> None:
+    if isinstance(setting, Write):
+        sysctl.write(setting.name, setting.value)
+    else:
+        ethtool.let_leave_checksums(setting.dev, on=setting.on)
 
 
 def _to_repeat(messages: Sequence[Message], errors: Collection[int]) -> list[int]:

@@ -6,13 +6,25 @@ Pure but for the functions that operations hold: those look things up when their
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import UnavailableError
 from pynetwork.kernel import fdb, files, rtnl
 from pynetwork.kernel.firewall import is_of_firewall
+from pynetwork.kernel.operations import (
+    Do,
+    Filter,
+    Make,
+    Offload,
+    Operation,
+    Pin,
+    Send,
+    Steer,
+    Treat,
+    Unpin,
+    Write,
+)
+from pynetwork.kernel.ovs.steps import is_of_switch
 from pynetwork.plan import Step, Verb
 from pynetwork.resources import (
     Address,
@@ -28,6 +40,7 @@ from pynetwork.resources import (
     Netns,
     Route,
     Sysctl,
+    TxChecksum,
     Veth,
     Vxlan,
 )
@@ -35,149 +48,13 @@ from pynetwork.resources import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netlink import Message
+    from pynetwork.kernel.operations import Lookup, Machine
     from pynetwork.resources import Resource
 
-__all__ = [
-    "Do",
-    "Filter",
-    "Host",
-    "Lookup",
-    "Machine",
-    "Make",
-    "Operation",
-    "Pin",
-    "Send",
-    "Treat",
-    "Unpin",
-    "Write",
-    "compile_step",
-]
+__all__ = ["compile_step", "create_bridge"]
 
 _IPV6_MTU: Final = 1280  # a link of less has no IPv6 at all (RFC 8200 section 5)
-
-
-class Lookup(Protocol):
-    """What a message may need to know when it is built."""
-
-    def index(self, name: str) -> int:
-        """Return the ifindex of a link in the namespace that the message is for."""
-        ...
-
-    def descriptor(self, netns: str) -> int:
-        """Return an open descriptor of a namespace."""
-        ...
-
-    def new_indexes(self, netns: str, peer: str) -> tuple[int, int]:
-        """Return the ifindexes that the ends of a veth about to be made shall have; 0 for any."""
-        ...
-
-
-class Host(Protocol):
-    """The rare things that need a look before they are done."""
-
-    def adopt_bridge(self, bridge: Bridge) -> None:
-        """Take an existing bridge as it is, or make it."""
-        ...
-
-    def change_bridge(self, bridge: Bridge) -> None:
-        """Change a bridge that is ours, leave another alone."""
-        ...
-
-    def doom_bridge(self, bridge: Bridge) -> None:
-        """Delete a bridge that is ours, soon, and free its name now."""
-        ...
-
-    def doom_link(self, link: Veth | Vxlan) -> None:
-        """Delete a veth pair or VXLAN device that is ours, soon; no packet passes from now on."""
-        ...
-
-    def adopt_address(self, address: Address) -> None:
-        """Take an existing address as it is, or make it."""
-        ...
-
-    def drop_address(self, address: Address) -> None:
-        """Delete an address that is ours."""
-        ...
-
-
-class Machine(Protocol):
-    """What of a host is no network."""
-
-    @property
-    def groups(self) -> Groups:
-        """Its control groups."""
-        ...
-
-
-@attrs.frozen
-class Make:
-    """Make a namespace, prepared as all of ours are, and pin it with the file *place*."""
-
-    place: str
-
-
-@attrs.frozen
-class Pin:
-    """Pin the namespace *source* with a file."""
-
-    place: None
-    path: str
-    source: str
-
-
-@attrs.frozen
-class Unpin:
-    """Remove a pin."""
-
-    place: None
-    path: str
-
-
-@attrs.frozen
-class Write:
-    """Write a sysctl."""
-
-    place: str | None
-    name: str
-    value: str
-
-
-@attrs.frozen
-class Send:
-    """Send a message; with *first* nothing that follows, unless this went well."""
-
-    place: str | None
-    build: Callable[[Lookup], Message]
-    first: bool = False
-
-
-@attrs.frozen
-class Filter:
-    """Have the firewall take a step, together with those next to it."""
-
-    place: None
-    step: Step
-
-
-@attrs.frozen
-class Treat:
-    """Do one of the rare things."""
-
-    place: None
-    act: Callable[[Host], None]
-
-
-@attrs.frozen
-class Do:
-    """Do something with the host's files or control groups, perhaps again."""
-
-    place: None
-    act: Callable[[Machine], None]
-
-
-Operation: TypeAlias = Make | Pin | Unpin | Write | Send | Filter | Treat | Do
 
 
 def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
@@ -194,6 +71,8 @@ def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
     resource = step.resource
     if is_of_firewall(resource):
         return (Filter(None, step),)
+    if is_of_switch(resource):
+        return (Steer(None, step),)
     act = _of_machine(step)
     if act is not None:
         return (Do(None, act),)
@@ -245,10 +124,12 @@ def _create(resource: Resource, group: int) -> tuple[Operation, ...]:  # noqa: C
     return _update(resource, None)
 
 
-def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, ...]:  # noqa: PLR0911 - likewise
+def _update(resource: Resource, previous: Resource | None) -> tuple[Operation, ...]:  # noqa: C901, PLR0911 - likewise
     match resource:
         case Sysctl(netns=place, name=name, value=value) | LinkSysctl(netns=place, name=name, value=value):
             return (Write(place, name, value),)
+        case TxChecksum(netns=place, dev=dev, on=on):
+            return (Offload(place, dev, on),)
         case Bridge():
             return (Treat(None, lambda host: host.change_bridge(resource)),)
         case Veth() if isinstance(previous, Veth):

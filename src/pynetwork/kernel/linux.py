@@ -9,12 +9,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import facts, netns, rtnl
+from pynetwork.kernel import answers, facts, netns, rtnl
 from pynetwork.kernel.chunk import Chunk, Indexes, prepare_namespace
-from pynetwork.kernel.compile import Do, Make, Treat, compile_step, create_bridge
+from pynetwork.kernel.compile import compile_step, create_bridge
 from pynetwork.kernel.diagnosis import gather
 from pynetwork.kernel.effects import Effects
 from pynetwork.kernel.explain import check_privileges, explained
+from pynetwork.kernel.failure import failure
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
 from pynetwork.kernel.groups import Groups
@@ -23,6 +24,9 @@ from pynetwork.kernel.identity import identity_of
 from pynetwork.kernel.later import Later
 from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
+from pynetwork.kernel.operations import Make
+from pynetwork.kernel.ovs.place import default_directory
+from pynetwork.kernel.ovs.steps import Together, is_of_switch, together
 from pynetwork.kernel.peers import LinuxPeers
 from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
@@ -30,12 +34,12 @@ from pynetwork.resources import Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from pynetwork.kernel.compile import Operation
     from pynetwork.kernel.diagnosis import HostFacts
     from pynetwork.kernel.firewall import Firewall
+    from pynetwork.kernel.operations import Operation
+    from pynetwork.kernel.ovs.switch import Switch
     from pynetwork.kernel.spares import Opened
     from pynetwork.peers import Underlay
     from pynetwork.plan import Step
@@ -61,19 +65,28 @@ class LinuxKernel:
         firewall: Name of the firewall that takes rules: ``nftables``, ``iptables``, ``none``, or ``auto``
             for what the host has.
         files_dir: Where the files of sandboxes are; beside *netns_dir* when None.
+        ovs_directory: Where the sockets of Open vSwitch are; None for where its own programs look.
 
     Raises:
         UnavailableError: A privilege is missing.
     """
 
     def __init__(
-        self, instance: str, netns_dir: Path, firewall: str = "auto", *, files_dir: Path | None = None
+        self,
+        instance: str,
+        netns_dir: Path,
+        firewall: str = "auto",
+        *,
+        files_dir: Path | None = None,
+        ovs_directory: Path | None = None,
     ) -> None:
         check_privileges()
         self._instance = instance
         self._firewall_name = firewall
         self._firewall: Firewall | None = None
         self._peers: LinuxPeers | None = None
+        self._ovs_directory = ovs_directory or default_directory()
+        self._switch: Switch | None = None
         self._opening = threading.Lock()
         # 27 bits of the id under a mark of ours; the lowest two tell the doomed from the living.
         self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFC)
@@ -105,9 +118,9 @@ class LinuxKernel:
             self._take(steps)
             return
         number = 0
-        for is_rule, run in groupby(steps, key=lambda step: is_of_firewall(step.resource)):
-            together = list(run)
-            for part in [together] if is_rule else [[step] for step in together]:
+        for key, run in groupby(steps, key=_together):
+            taken = list(run)
+            for part in [taken] if key else [[step] for step in taken]:
                 try:
                     self._retake(part)
                 except RulesRefusedError as error:
@@ -120,10 +133,22 @@ class LinuxKernel:
     def observe(self, expected: Plan) -> Plan:
         """Return what is there, see :meth:`pynetwork.kernel.port.Kernel.observe`."""
         rules = Plan(item for item in expected if is_of_firewall(item))
-        if not rules and self._firewall is None:
-            return self._observe(expected)
-        rest = Plan(item for item in expected if not is_of_firewall(item))
-        return self._observe(rest) + self.firewall().observe(rules)
+        switched = Plan(item for item in expected if is_of_switch(item))
+        rest = Plan(item for item in expected if not (is_of_firewall(item) or is_of_switch(item)))
+        found = self._observe(rest)
+        if rules or self._firewall is not None:
+            found += self.firewall().observe(rules)
+        return found + self._on_switch(switched)
+
+    def _on_switch(self, expected: Plan) -> Plan:
+        if not expected and self._switch is None and not (self._ovs_directory / "db.sock").exists():
+            return Plan()
+        try:
+            return self.switch().observe(expected)
+        except UnavailableError:
+            if expected:
+                raise
+            return Plan()  # it is no loss to who has nothing there
 
     def _observe(self, expected: Plan) -> Plan:
         observer = Observer(
@@ -192,6 +217,8 @@ class LinuxKernel:
         self._effects.close()
         if self._peers is not None:
             self._peers.close()
+        if self._switch is not None:
+            self._switch.close()
         self._fresh.close()
         self.namespaces.close()
         self._host.close()
@@ -239,7 +266,7 @@ class LinuxKernel:
             if outcome.error is not None:
                 self._bridges = {}
                 number = operations[positions[outcome.failed]][0]
-                raise _failure(steps, number, operations, done) from explained(outcome.error, steps[number])
+                raise failure(steps, number, operations, done) from explained(outcome.error, steps[number])
         self.links.made.update(
             step.resource.name
             for step in steps
@@ -252,8 +279,9 @@ class LinuxKernel:
         """Take a step that may have been taken before, or several of the firewall."""
         step = steps[0]
         resource = step.resource
-        if is_of_firewall(resource):
-            self.firewall().apply(steps, replay=True)
+        if is_of_firewall(resource) or is_of_switch(resource):
+            taker = self.firewall() if is_of_firewall(resource) else self.switch()
+            taker.apply(steps, replay=True)
             return
         if step.verb is Verb.CREATE and isinstance(resource, Netns) and netns.is_pinned(resource.path):
             return
@@ -270,7 +298,7 @@ class LinuxKernel:
 
     def _make_as_wanted(self, step: Step) -> None:
         resource = step.resource
-        found = [item for item in self.observe(Plan((resource,))) if item.key == resource.key]
+        found = [item for item in self._observe(Plan((resource,))) if item.key == resource.key]
         if not found and isinstance(resource, Netns):
             netns.unpin(resource.path)  # a file without a namespace on it, left by a crash or a reboot
         try:
@@ -319,6 +347,21 @@ class LinuxKernel:
                 self._firewall = ReservingFirewall(rules, self._instance, self.namespaces.home)
             return self._firewall
 
+    def switch(self) -> Switch:
+        """Return the host's Open vSwitch, sought when it is first needed."""
+        with self._opening:
+            if self._switch is None:
+                from pynetwork.kernel.ovs.switch import Switch
+
+                self._switch = Switch(self._ovs_directory, self._instance, self._index)
+            return self._switch
+
+    def _index(self, link: str) -> int | None:
+        try:
+            return answers.ifindex_of(self._host.ask(rtnl.get_link(link)))
+        except NetlinkError:
+            return None
+
     def prepare_directory(self) -> None:
         """Make the directory of namespaces, once."""
         if not self._has_directory:
@@ -346,14 +389,6 @@ class LinuxKernel:
         self._reap_soon()
 
 
-def _failure(
-    steps: Sequence[Step], failed: int, operations: Sequence[tuple[int, Operation]], done: AbstractSet[int]
-) -> StepFailedError:
-    """Return the failure of step number *failed* when the operations *done* took effect."""
-    undone = {number for at, (number, _) in enumerate(operations) if at not in done}
-    own = [(at, operation) for at, (number, operation) in enumerate(operations) if number == failed]
-    return StepFailedError(
-        steps[failed],
-        [step for number, step in enumerate(steps) if number not in undone],
-        half_done=any(at in done or isinstance(operation, Treat | Do) for at, operation in own),
-    )
+def _together(step: Step) -> Together | None:
+    """Return what steps have in common that are taken as one; None for those that are taken one by one."""
+    return ("firewall", "") if is_of_firewall(step.resource) else together(step)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.kernel import answers, fdb, files, netns, rtnl, sysctl
+from pynetwork.kernel import answers, ethtool, fdb, files, netns, rtnl, sysctl
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.plan import Plan
 from pynetwork.resources import (
@@ -25,6 +25,7 @@ from pynetwork.resources import (
     Netns,
     Route,
     Sysctl,
+    TxChecksum,
     Veth,
     Vxlan,
 )
@@ -146,7 +147,7 @@ class Observer:
     def _find(self, item: Resource) -> Resource | None:  # noqa: PLR0911 - a case for each kind
         if isinstance(item, Netns):
             return item if netns.is_pinned(item.path) else None
-        if isinstance(item, Sysctl | LinkSysctl):
+        if isinstance(item, Sysctl | LinkSysctl | TxChecksum):
             return self._setting(item)
         if isinstance(item, Bridge):
             return self._bridge(item)
@@ -168,16 +169,15 @@ class Observer:
             return self.groups.seen(item)
         return item if os.path.isdir(item.path) else None  # noqa: PTH112 - a path as text
 
-    def _setting(self, item: Sysctl | LinkSysctl) -> Resource | None:
+    def _setting(self, item: Sysctl | LinkSysctl | TxChecksum) -> Resource | None:
         if item.netns is not None and self._place(item.netns) is None:
             return None
-        read = functools.partial(sysctl.read, item.name)
+        read = functools.partial(_as_set, item)
         enter = self.namespaces
         try:
-            value = enter.home(read) if item.netns is None else enter.call(item.netns, read)
+            return enter.home(read) if item.netns is None else enter.call(item.netns, read)
         except OSError:
             return None
-        return item if value.split() == item.value.split() else attrs.evolve(item, value=value)
 
     def _bridge(self, item: Bridge) -> Bridge | None:
         place = self._place(None)
@@ -202,6 +202,8 @@ class Observer:
         if peer is None or (peer.ifindex, peer.link) != (link.link, link.ifindex):
             return attrs.evolve(item, peer="")  # not the pair it should be: replaced as a whole
         bridge = host.names.get(link.master) if link.up else None
+        if bridge is not None and host.links[bridge].kind == "openvswitch":
+            bridge = None  # what is a port of a switch in the kernel looks like a port of its datapath
         return attrs.evolve(
             item,
             mac=peer.mac,
@@ -252,6 +254,13 @@ class Observer:
         for stray in self.groups.strangers(parents, self.suffix):
             if ("cgroup", stray) not in known:
                 yield Cgroup(path=stray)
+
+
+def _as_set(item: Sysctl | LinkSysctl | TxChecksum) -> Resource:
+    if isinstance(item, TxChecksum):
+        return attrs.evolve(item, on=ethtool.leaves_checksums(item.dev))
+    value = sysctl.read(item.name)
+    return item if value.split() == item.value.split() else attrs.evolve(item, value=value)
 
 
 def _stranger(link: LinkInfo) -> Resource:

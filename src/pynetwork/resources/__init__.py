@@ -20,6 +20,7 @@ from pynetwork.resources.firewall import (
 )
 from pynetwork.resources.groups import Cgroup
 from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
+from pynetwork.resources.ovs import Flow, OvsBridge, OvsPort, TxChecksum
 from pynetwork.resources.settings import LinkSysctl, Sysctl
 from pynetwork.resources.vxlan import BridgePort, FdbEntry, Vxlan, vxlan_name
 
@@ -36,6 +37,7 @@ __all__ = [
     "EndpointRules",
     "FdbEntry",
     "File",
+    "Flow",
     "ForgetNeighbour",
     "Key",
     "LinkSysctl",
@@ -43,6 +45,8 @@ __all__ = [
     "Neighbour",
     "Netns",
     "NetworkRules",
+    "OvsBridge",
+    "OvsPort",
     "PublishedPort",
     "Resource",
     "Route",
@@ -50,6 +54,7 @@ __all__ = [
     "Ruleset",
     "SubnetRules",
     "Sysctl",
+    "TxChecksum",
     "Veth",
     "Vxlan",
     "vxlan_name",
@@ -66,10 +71,14 @@ KINDS: dict[str, type[Resource]] = {
         Ruleset,
         Sysctl,
         Bridge,
+        OvsBridge,
         NetworkRules,
         EndpointRules,
         PublishedPort,
+        Flow,
         Veth,
+        OvsPort,
+        TxChecksum,
         LinkSysctl,
         Address,
         LinkUp,

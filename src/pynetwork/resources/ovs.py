@@ -12,6 +12,7 @@ from pynetwork.resources.flow_text import parse_actions, parse_match
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from pynetwork.resources.base import Key
 
@@ -39,6 +40,10 @@ _OPENFLOW: Final = "OpenFlow13,OpenFlow14,OpenFlow15"
 
 def _pairs(values: Iterable[Any]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(key), str(value)) for key, value in values))
+
+
+def _texts(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(map(str, values))
 
 
 def _canonical_match(text: str) -> str:
@@ -90,7 +95,7 @@ class OvsBridge(Resource):
     name: str
     datapath: str = "system"
     fail_mode: str = "secure"
-    controllers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    controllers: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
     @property
     def key(self) -> Key:
@@ -129,7 +134,7 @@ class OvsPort(Resource):
             was a port passes nothing, and nothing says so.
         type: ``""`` for an interface that exists, ``vxlan`` for a tunnel.
         ofport: Its OpenFlow number, 1 to 65279, so that flows can be stated before it exists and hold over
-            restarts of the switch.
+            restarts of the switch. 0 is found of a port whose link was deleted.
         options: Of a tunnel, as (name, value): ``remote_ip``, ``local_ip``, ``key``, ``dst_port``.
         ids: Noted with the port, for those who look at the database: (name, value).
     """
@@ -154,6 +159,13 @@ class OvsPort(Resource):
     def parents(self) -> tuple[Key, ...]:
         return (link_key(None, self.bridge),)
 
+    def after(self, gone: AbstractSet[Key]) -> Resource | None:
+        left = super().after(gone)
+        # The row stays when its link goes, but whatever has that name next passes nothing.
+        if left is self and not self.type and link_key(None, self.name) in gone:
+            return attrs.evolve(self, ofport=0)
+        return left
+
     def render(self) -> tuple[str, ...]:
         words = [f"ofport_request={self.ofport}"]
         words += [f"type={self.type}"] if self.type else []
@@ -166,6 +178,8 @@ class OvsPort(Resource):
         return (f"ovs-vsctl del-port {self.bridge} {self.name}",)
 
     def render_update(self, previous: Resource) -> tuple[str, ...]:
+        if getattr(previous, "ofport", 0) != self.ofport:
+            return (*previous.render_delete(), *self.render())  # not in one call
         was, wanted = dict(getattr(previous, "ids", ())), dict(self.ids)
         gone = " ".join(name for name in was if name not in wanted)
         new = " ".join(f"external_ids:{k}={v}" for k, v in self.ids if was.get(k) != v)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.resources.base import Resource
+from pynetwork.resources.base import Resource, link_key
 from pynetwork.resources.ruleset import SETS, TABLE
 
 if TYPE_CHECKING:
     from pynetwork.resources.base import Key
 
-__all__ = ["StrayElement", "StrayRules"]
+__all__ = ["StrayElement", "StrayFlow", "StrayRules"]
 
 
 @attrs.frozen(kw_only=True)
@@ -75,3 +75,38 @@ class StrayRules(Resource):
     def render_delete(self) -> tuple[str, ...]:
         program = {4: "iptables", 6: "ip6tables"}[self.version]
         return (f"{program}-legacy-save | grep -vF '\"{self.comment} #' | {program}-legacy-restore",)
+
+
+@attrs.frozen(kw_only=True)
+class StrayFlow(Resource):
+    """
+    A flow with a cookie of ours that no record knows. It is only ever found, and deleted.
+
+    Args:
+        bridge: Name of the bridge.
+        table: Its table.
+        cookie: Its cookie.
+    """
+
+    kind = "stray_flow"
+    rank = 28
+    nameless = True
+
+    bridge: str
+    table: int
+    cookie: int
+
+    @property
+    def key(self) -> Key:
+        return ("stray_flow", self.bridge, str(self.table), hex(self.cookie))
+
+    @property
+    def parents(self) -> tuple[Key, ...]:
+        return (link_key(None, self.bridge),)
+
+    def render(self) -> tuple[str, ...]:
+        return ()
+
+    def render_delete(self) -> tuple[str, ...]:
+        which = f"table={self.table},cookie={self.cookie:#x}/-1"
+        return (f"ovs-ofctl -O OpenFlow14 del-flows {self.bridge} {which}",)

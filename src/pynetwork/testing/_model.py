@@ -17,13 +17,17 @@ from pynetwork.resources import (
     Bridge,
     BridgePort,
     FdbEntry,
+    Flow,
     LinkSysctl,
     LinkUp,
     Neighbour,
     Netns,
+    OvsBridge,
+    OvsPort,
     Resource,
     Route,
     Sysctl,
+    TxChecksum,
     Veth,
     Vxlan,
 )
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["SETTINGS", "Device", "HostModel", "os_error"]
 
 #: Kinds that are set, never deleted: setting them again is no error, and they carry no tag.
-SETTINGS: Final = (Sysctl, LinkSysctl, LinkUp, BridgePort)
+SETTINGS: Final = (Sysctl, LinkSysctl, LinkUp, BridgePort, TxChecksum)
 
 # Of a route that names none.
 _DEFAULT_METRIC: Final = {4: "0", 6: "1024"}
@@ -133,6 +137,8 @@ class HostModel:
             self._check_vxlan(resource)
         elif isinstance(resource, BridgePort | FdbEntry):
             self._check_port(resource)
+        elif isinstance(resource, OvsPort | Flow):
+            self._check_switched(resource)
         elif isinstance(resource, Route):
             self._check_route(resource)
 
@@ -183,6 +189,17 @@ class HostModel:
         link = self.find(("link", None, item.dev))
         if not isinstance(link, Veth | Vxlan) or link.bridge != item.bridge:
             raise os_error(errno.EOPNOTSUPP, item)
+
+    def _check_switched(self, item: OvsPort | Flow) -> None:
+        if not isinstance(self.find(("link", None, item.bridge)), OvsBridge):
+            raise os_error(errno.ENODEV, item)
+        if isinstance(item, Flow):
+            return
+        others = [each for each in self if isinstance(each, OvsPort) and each.key != item.key]
+        if any((each.bridge, each.ofport) == (item.bridge, item.ofport) for each in others):
+            raise os_error(errno.EEXIST, item)
+        if not item.type and not self._exists(("link", None, item.name)):
+            raise os_error(errno.ENODEV, item)
 
     def _check_route(self, route: Route) -> None:
         if not self._is_up(route.netns, route.dev):
@@ -243,11 +260,15 @@ class HostModel:
         ]
 
     def _detach(self, gone: Resource) -> None:
-        """Leave the ports of a bridge that is gone without one."""
+        """Leave the ports of a bridge that is gone without one, and a switch's port without its link."""
         if isinstance(gone, Bridge):
             links = [each for each in self if isinstance(each, Veth | Vxlan)]
             for port in [each for each in links if each.bridge == gone.name]:
                 self.put(attrs.evolve(port, bridge=None))
+        if isinstance(gone, Veth):
+            port_row = self.find(("ovs_port", gone.name))
+            if isinstance(port_row, OvsPort):
+                self.put(attrs.evolve(port_row, ofport=0))
 
 
 def _version(resource: Address | Route | Neighbour) -> int:

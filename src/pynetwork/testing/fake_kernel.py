@@ -15,9 +15,12 @@ from pynetwork.resources import (
     Address,
     Bridge,
     FdbEntry,
+    Flow,
     LinkSysctl,
     Neighbour,
     Netns,
+    OvsBridge,
+    OvsPort,
     Route,
     Sysctl,
     Veth,
@@ -41,7 +44,7 @@ __all__ = ["FakeKernel"]
 _INDIFFERENT: Final[dict[type[Resource], tuple[str, ...]]] = {Bridge: ("mac", "mtu"), Veth: ("mtu",)}
 
 # What carries a tag of its own, and so is never taken for ours when it is not.
-_TAGGED: Final = (Netns, Bridge, Veth, Vxlan, Device)
+_TAGGED: Final = (Netns, Bridge, Veth, Vxlan, OvsBridge, OvsPort, Flow, Device)
 
 # What is changed by "replace", which creates what is missing.
 _REPLACED: Final = (FdbEntry, Neighbour, Route)

@@ -11,13 +11,17 @@ from pynetwork.plan import Plan
 from pynetwork.resources import (
     Address,
     Bridge,
+    Flow,
     LinkSysctl,
     LinkUp,
     Neighbour,
     Netns,
+    OvsBridge,
+    OvsPort,
     Resource,
     Route,
     Sysctl,
+    TxChecksum,
     Veth,
 )
 
@@ -50,7 +54,8 @@ class _Port:
 @st.composite
 def plans(draw: DrawFn) -> Plan:
     """
-    Return a plan of a small host, in any order: bridges, namespaces, veths, and what is configured on them.
+    Return a plan of a small host, in any order: bridges, namespaces, veths, what is configured on them,
+    and an Open vSwitch.
 
     Any two of these plans differ in ways that a request may bring about: objects come and go, MTUs,
     MACs, gateways, settings change, cables move from bridge to bridge. An interface is configured
@@ -67,6 +72,7 @@ def plans(draw: DrawFn) -> Plan:
         *(_veth(draw, cable, bridges) for cable in cables),
         *(_sysctl(draw, netns) for netns in (None, *namespaces) if draw(_flag)),
         *(item for port in ports for item in _configuration(draw, port)),
+        *(_switched(draw, cables) if draw(_flag) else ()),
     ]
     by_key = {item.key: item for item in draw(st.permutations(resources))}
     return Plan(by_key.values())
@@ -78,6 +84,23 @@ def _veth(draw: DrawFn, cable: tuple[str, str, str], bridges: list[str]) -> Veth
     return Veth(
         name=name, bridge=bridge, netns=netns, peer=peer, mac=draw(st.sampled_from(_MACS)), mtu=draw(_mtus)
     )
+
+
+def _switched(draw: DrawFn, cables: list[tuple[str, str, str]]) -> list[Resource]:
+    """Return a bridge of Open vSwitch, with some of the cables for ports, and flows."""
+    ofports = {name: number for number, (name, _, _) in enumerate(_CABLES, 1)}
+    plugged = [name for name, _, _ in cables if draw(_flag)]
+    actions = st.sampled_from(("drop", "goto_table:1", "output:1"))
+    return [
+        OvsBridge(name="br-int", datapath="netdev"),
+        *(OvsPort(bridge="br-int", name=name, ofport=ofports[name]) for name in plugged),
+        *(TxChecksum(dev=name) for name in plugged),
+        *(
+            Flow(bridge="br-int", table=0, priority=1, match=f"in_port={number}", actions=draw(actions))
+            for number in ofports.values()
+            if draw(_flag)
+        ),
+    ]
 
 
 def _sysctl(draw: DrawFn, netns: str | None) -> Sysctl:

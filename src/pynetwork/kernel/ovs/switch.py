@@ -1,0 +1,156 @@
+"""The Open vSwitch of a host: takes steps of bridges, ports and flows, and tells what of them is there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.kernel.firewall import RulesRefusedError
+from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
+from pynetwork.kernel.ovs.database import Database
+from pynetwork.kernel.ovs.messages import add_flow, delete_flow
+from pynetwork.kernel.ovs.place import Place
+from pynetwork.kernel.ovs.rows import Rows
+from pynetwork.plan import Plan, Step, Verb
+from pynetwork.resources import Flow, OvsBridge, OvsPort
+from pynetwork.resources.ovs import PLANNED
+from pynetwork.resources.stray import StrayFlow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from pynetwork.kernel.ovs.database import Edit
+    from pynetwork.resources import Resource
+
+__all__ = ["Switch"]
+
+_ROWS: Final = OvsBridge | OvsPort
+
+
+class Switch:
+    """
+    Takes steps as one that are together.
+
+    Args:
+        directory: Where the sockets of the Open vSwitch are.
+        instance: Hexadecimal id of the owner.
+        index: Returns the ifindex of a link of the host's, None when there is none.
+    """
+
+    def __init__(self, directory: Path, instance: str, index: Callable[[str], int | None]) -> None:
+        self.place = Place(directory)
+        self._rows = Rows(instance, index)
+        self._database = Database(self.place)
+        self._channels: dict[str, Channel] = {}
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        """
+        Take all of *steps*, or none.
+
+        Args:
+            steps: All together, see :func:`~.steps.together`.
+            replay: Some may have been taken before.
+
+        Raises:
+            RulesRefusedError: One was refused; nothing has changed.
+            UnavailableError: ovsdb-server or ovs-vswitchd does not answer.
+        """
+        if isinstance(steps[0].resource, _ROWS):
+            self._configure(steps, replay=replay)
+        else:
+            self._program(steps, replay=replay)
+
+    def observe(self, expected: Plan) -> Plan:
+        """
+        Return what of *expected* is there, as it is, and beyond it all that is ours.
+
+        Raises:
+            UnavailableError: ovsdb-server or ovs-vswitchd does not answer.
+        """
+        rows = Plan(item for item in expected if isinstance(item, _ROWS))
+        found = self._database.look(lambda edit: self._rows.observe(edit, rows))
+        flows = [item for item in expected if isinstance(item, Flow)]
+        return Plan((*found, *self._flows(found, flows)))
+
+    def channel(self, bridge: str) -> Channel:
+        """Return the connection to a bridge."""
+        return self._channels.setdefault(bridge, Channel(self.place, bridge))
+
+    def close(self) -> None:
+        """Close all connections; what was made stays. Idempotent."""
+        self._database.close()
+        for channel in self._channels.values():
+            channel.close()
+
+    # Rows
+
+    def _configure(self, steps: Sequence[Step], *, replay: bool) -> None:
+        made = [step for step in steps if step.verb is not Verb.DELETE]
+        severed = self._database.look(lambda edit: self._rows.severed(edit, made))
+        if severed:
+            self._commit(severed, replay=True)
+        self._commit(steps, replay=replay)
+        for number, step in enumerate(steps):
+            error = None if step.verb is Verb.DELETE else self._complaint(step.resource)
+            if error is not None:
+                # Rows that the switch can make nothing of would come to life some other day.
+                gone = [Step(Verb.DELETE, each.resource) for each in made if each.verb is Verb.CREATE]
+                self._commit(gone[::-1], replay=True)
+                raise RulesRefusedError(number) from error
+
+    def _complaint(self, resource: Resource) -> PynetworkError | None:
+        self._database.until(lambda edit: self._rows.is_settled(edit, resource))
+        return self._database.look(lambda edit: self._rows.check(edit, resource))
+
+    def _commit(self, steps: Sequence[Step], *, replay: bool) -> None:
+        refused = 0
+
+        def edit_rows(edit: Edit) -> None:
+            nonlocal refused
+            for refused, step in enumerate(steps):  # noqa: B007 - which it was, is told when it fails
+                self._rows.take(edit, step, replay=replay)
+
+        try:
+            self._database.change(edit_rows)
+        except OSError as error:
+            raise RulesRefusedError(refused) from error
+
+    # Flows
+
+    def _program(self, steps: Sequence[Step], *, replay: bool) -> None:
+        bridge = str(getattr(steps[0].resource, "bridge", ""))
+        try:
+            self.channel(bridge).change([_change(step) for step in steps])
+        except FlowRefusedError as error:
+            raise RulesRefusedError(error.number or 0) from error
+        except UnavailableError:
+            # With their bridge flows are gone, too.
+            is_gone = replay and all(step.verb is Verb.DELETE for step in steps)
+            if not is_gone or self._database.look(lambda edit: edit.find("Bridge", bridge)) is not None:
+                raise
+
+    def _flows(self, found: Plan, expected: Sequence[Flow]) -> Iterator[Resource]:
+        for bridge in found:
+            if not isinstance(bridge, OvsBridge):
+                continue
+            seen = set(self.channel(bridge.name).flows(PLANNED))
+            wanted = {(item.table, item.cookie): item for item in expected if item.bridge == bridge.name}
+            # Of a bridge that will lose all flows when it is repaired, none counts.
+            if not bridge.controllers and bridge.fail_mode == "secure":
+                yield from (item for place, item in wanted.items() if place in seen)
+            for table, cookie in sorted(seen):
+                if (table, cookie) not in wanted:
+                    yield StrayFlow(bridge=bridge.name, table=table, cookie=cookie)
+
+
+def _change(step: Step) -> bytes:
+    resource = step.resource
+    if isinstance(resource, StrayFlow):
+        return delete_flow(resource.table, resource.cookie)
+    if not isinstance(resource, Flow):
+        msg = f"{resource} is no flow"
+        raise PynetworkError(msg)
+    if step.verb is Verb.DELETE:
+        return delete_flow(resource.table, resource.cookie)
+    return add_flow(resource.table, resource.priority, resource.match, resource.actions, resource.cookie)
