@@ -38,7 +38,9 @@ def peer_hosts(ledger: Ledger, network: str, worker: Worker) -> tuple[PeerHost, 
             raise
         found, there = followed.records, None
     else:
-        found = {peer_of(entry.key)[1]: (read(Peer, entry), entry.revision) for entry in entries}
+        # What has ended a moment ago may still be forwarded to.
+        found = {} if followed is None else followed.records
+        found |= {peer_of(entry.key)[1]: (read(Peer, entry), entry.revision) for entry in entries}
     hosts: dict[str, list[tuple[Peer, int]]] = {}
     for peer, revision in found.values():
         hosts.setdefault(peer.host, []).append((peer, revision))

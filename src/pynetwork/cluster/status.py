@@ -17,6 +17,8 @@ class PeerHost:
     """
     Another host of a network, as far as this one knows.
 
+    One that has just gone is among them until this host's datapath was told.
+
     Args:
         host: Its name.
         vtep: Address that frames for its endpoints are sent to.

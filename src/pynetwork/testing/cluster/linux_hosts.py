@@ -1,0 +1,133 @@
+"""Hosts of a cluster as network namespaces, joined by an underlay, each with a controller in this process.
+
+The datapath is the kernel's own, so nothing but root is needed; the store of the cluster may be one in
+memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pynetwork.cluster import Cluster
+from pynetwork.controller import Controller
+from pynetwork.kernel.netns import entered
+from pynetwork.store import MemoryStore
+from pynetwork.testing.hosts import HostNamespace, PrivateHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from pynetwork.store import LeasingStore
+
+__all__ = ["LinuxHost", "linux_cluster"]
+
+_UNDERLAY: Final = "underlay"
+_STATE: Final = Path("/var/lib/pynetwork")
+_RUN: Final = Path("/run/pynetwork")
+
+
+class LinuxHost(HostNamespace):
+    """
+    One host. Made by :func:`linux_cluster`.
+
+    Attributes:
+        vtep: Its address on the underlay, which tunnels end at.
+        cluster: What its controller is told of the cluster.
+    """
+
+    def __init__(self, name: str, vtep: str, store: LeasingStore, arguments: Mapping[str, Any]) -> None:
+        super().__init__(name)
+        self.vtep = vtep
+        self.cluster = Cluster(store=store, host=name, vtep=vtep, **arguments)
+        self._controller: Controller | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}({self.name!r}, vtep={self.vtep!r})>"
+
+    @property
+    def netns_path(self) -> str:
+        """The file that its namespace is pinned by."""
+        return f"/run/netns/{self.name}"
+
+    @property
+    def cable(self) -> str:
+        """Interface of the underlay's that its network card is plugged into: down, the host is cut off."""
+        return f"ul-{self.name}"
+
+    def entered(self) -> contextlib.AbstractContextManager[None]:
+        """Put the calling thread on this host for a ``with`` block: a kernel made there is this host's."""
+        return entered(self.netns_path)
+
+    @property
+    def controller(self) -> Controller:
+        """Its controller, opened when it is asked for and there is none."""
+        if self._controller is None:
+            with self.entered():
+                self._controller = Controller(
+                    _STATE / self.name, run_dir=_RUN / self.name, cluster=self.cluster
+                )
+        return self._controller
+
+    def close(self) -> None:
+        """Close its controller, as if its process had ended: the host is heard of no more."""
+        controller, self._controller = self._controller, None
+        if controller is not None:
+            controller.close()
+
+    def erase(self) -> None:
+        """Remove all that its controllers have made, and close."""
+        self.controller.erase()
+        self._controller = None
+
+
+@contextlib.contextmanager
+def linux_cluster(
+    count: int = 3,
+    *,
+    store: LeasingStore | None = None,
+    mtu: int = 1500,
+    subnet: str = "192.0.2.0/24",
+    **arguments: Any,  # noqa: ANN401 - of Cluster
+) -> Iterator[tuple[LinuxHost, ...]]:
+    """
+    Make hosts ``h1``, ``h2`` ... for the ``with`` block, each with a network card and a controller.
+
+    To be used on a private host, by a thread that lives as long as the block: its namespace becomes the
+    underlay, with a bridge ``underlay``.
+
+    Args:
+        count: How many, 1 to 99.
+        store: What they share; one in memory when not given.
+        mtu: Of the underlay, in bytes.
+        subnet: The underlay's; host number N has its Nth address.
+        arguments: Further ones of :class:`~pynetwork.Cluster`, such as ``ttl``.
+    """
+    machine, network = PrivateHost(), ipaddress.ip_network(subnet)
+    shared = MemoryStore() if store is None else store
+    hosts: list[LinuxHost] = []
+    size = ["mtu", str(mtu)]
+    machine.run(["ip", "link", "add", _UNDERLAY, "up", *size, "type", "bridge", "mcast_snooping", "0"])
+    with contextlib.ExitStack() as stack:
+        stack.callback(machine.run, ["ip", "link", "delete", _UNDERLAY])
+        for number in range(1, count + 1):
+            host = LinuxHost(f"h{number}", str(network[number]), shared, arguments)
+            machine.run(["ip", "netns", "add", host.name])
+            stack.callback(machine.run, ["ip", "netns", "delete", host.name])
+            _plug_in(machine, host, size, network.prefixlen)
+            stack.callback(machine.run, ["ip", "link", "delete", host.cable])
+            hosts.append(host)
+        for host in hosts:
+            stack.callback(host.erase)
+        yield tuple(hosts)
+
+
+def _plug_in(machine: PrivateHost, host: LinuxHost, size: list[str], prefix: int) -> None:
+    peer = ["type", "veth", "peer", "name", host.interface, *size, "netns", host.name]
+    machine.run(["ip", "link", "add", host.cable, "master", _UNDERLAY, "up", *size, *peer])
+    nodad = ["nodad"] if ":" in host.vtep else []
+    host.run(["ip", "address", "add", f"{host.vtep}/{prefix}", "dev", host.interface, *nodad])
+    for link in ("lo", host.interface):
+        host.run(["ip", "link", "set", link, "up"])

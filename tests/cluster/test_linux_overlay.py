@@ -1,0 +1,330 @@
+"""Networks that span hosts on the kernel's own VXLAN: packets that arrive, and packets that must not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pynetwork import MemoryStore
+from pynetwork.testing import private_host
+from pynetwork.testing.cluster import linux_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pynetwork import Endpoint, Network, Sandbox
+    from pynetwork.testing.cluster import LinuxHost
+
+pytestmark = pytest.mark.root
+
+SUBNETS = ["10.1.0.0/24", "fd01::/64"]
+PATIENCE = 5.0
+#: Answers what it is sent, by TCP and UDP, over IPv4 and IPv6.
+ECHO = """
+import socket, threading
+def serve(kind):
+    s = socket.socket(socket.AF_INET6, kind)
+    s.bind(("::", 7))
+    if kind == socket.SOCK_DGRAM:
+        while True:
+            data, peer = s.recvfrom(65535)
+            s.sendto(NAME + data, peer)
+    s.listen()
+    while True:
+        c, _ = s.accept()
+        data = b""
+        while len(data) < 100000:
+            data += c.recv(65536)
+        c.sendall(NAME + data); c.close()
+for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+    threading.Thread(target=serve, args=(kind,)).start()
+print("ready", flush=True)
+"""
+ASK = """
+import socket, sys
+proto, address = sys.argv[1:]
+kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
+s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+s.settimeout(3)
+s.connect((address, 7))
+data = b"x" * (100000 if proto == "tcp" else 1000)
+s.sendall(data)
+got = b""
+while len(got) < len(data):
+    part = s.recv(65536)
+    if not part: break
+    got += part
+print(got.rstrip(b"x").decode(), len(got))
+"""
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[LinuxHost, ...]]:
+    with private_host(), linux_cluster(3) as hosts:
+        yield hosts
+
+
+def eventually(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def joined(host: LinuxHost, network: str, name: str, number: int) -> Sandbox:
+    """Put an endpoint with a given address into a sandbox of its own."""
+    addresses = [f"10.1.0.{number}", f"fd01::{number:x}"]
+    endpoint = host.controller.networks[network].create_endpoint(name, addresses=addresses)
+    sandbox = host.controller.new_sandbox(f"{network}-{name}")
+    endpoint.join(sandbox)
+    return sandbox
+
+
+def knows(host: LinuxHost, network: str, count: int) -> bool:
+    """Tell whether the host has been told of *count* endpoints of others."""
+    peers = host.controller.networks[network].peers
+    return sum(len(p.endpoints) for p in peers) == count and all(p.installed == p.revision for p in peers)
+
+
+def ping(sandbox: Sandbox, address: str, *options: str, count: int = 1) -> int:
+    """Return how many of *count* pings were answered."""
+    words = ["ping", "-c", str(count), "-i", "0.05", "-W", "1", *options, address]
+    done = sandbox.run(words, capture_output=True, text=True, check=False)
+    found = re.search(r"(\d+) received", done.stdout)
+    return int(found[1]) if found else 0
+
+
+@contextmanager
+def echoing(sandbox: Sandbox, name: str) -> Iterator[None]:
+    process = sandbox.popen(["python3", "-c", f"NAME = {name.encode()!r}\n{ECHO}"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def ask(sandbox: Sandbox, proto: str, address: str) -> str:
+    done = sandbox.run(["python3", "-c", ASK, proto, address], capture_output=True, text=True, check=False)
+    return str(done.stdout.strip() or done.stderr)
+
+
+def test_two_networks_with_the_same_addresses_on_three_hosts(hosts: tuple[LinuxHost, ...]) -> None:
+    """Each endpoint reaches all others of its network and nothing of the other, by ping, TCP and UDP."""
+    boxes: dict[tuple[str, int], Sandbox] = {}
+    for name in ("red", "blue"):
+        hosts[0].controller.new_network("overlay", name, subnets=SUBNETS)
+        for number, host in enumerate(hosts, 10):
+            boxes[name, number] = joined(host, name, host.name, number)
+    # One more of red, alone at its address, on the first host; another one on the third.
+    boxes["red", 20], boxes["red", 21] = (joined(hosts[n], "red", f"more-{n}", 20 + n // 2) for n in (0, 2))
+    for name, counts in (("red", (3, 4, 3)), ("blue", (2, 2, 2))):
+        for host, count in zip(hosts, counts, strict=True):
+            assert eventually(partial(knows, host, name, count))
+    for name, source, target in product(("red", "blue"), (10, 11, 12), (10, 11, 12)):
+        for address in (f"10.1.0.{target}", f"fd01::{target:x}"):
+            assert ping(boxes[name, source], address) == 1, (name, source, address)
+    for address in ("10.1.0.20", "fd01::15"):
+        assert ping(boxes["red", 11], address) == 1
+        assert ping(boxes["blue", 11], address) == 0
+    with echoing(boxes["red", 12], "red"), echoing(boxes["blue", 12], "blue"):
+        for name, (proto, size), address in product(
+            ("red", "blue"), (("tcp", 100000), ("udp", 1000)), ("10.1.0.12", "fd01::c")
+        ):
+            assert ask(boxes[name, 10], proto, address) == f"{name} {size + len(name)}"
+
+
+def test_a_packet_of_the_full_mtu_passes_undivided(hosts: tuple[LinuxHost, ...]) -> None:
+    """One byte more is refused where it is sent."""
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "a", 10)
+    joined(hosts[1], "net", "b", 11)
+    assert eventually(lambda: knows(hosts[0], "net", 1) and knows(hosts[1], "net", 1))
+    for address, header in (("10.1.0.11", 28), ("fd01::b", 48)):
+        assert ping(box, address, "-M", "do", "-s", str(1450 - header)) == 1
+        assert ping(box, address, "-M", "do", "-s", str(1451 - header)) == 0
+
+
+def test_what_nobody_has_is_not_asked_for_on_other_hosts(hosts: tuple[LinuxHost, ...]) -> None:
+    """ARP and neighbour discovery for the others' addresses are answered at home; the rest ends there."""
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "a", 10)
+    joined(hosts[1], "net", "b", 11)
+    assert eventually(lambda: knows(hosts[0], "net", 1))
+    before = sent(hosts[0])
+    for address in ("10.1.0.99", "fd01::99"):
+        assert ping(box, address) == 0
+    assert sent(hosts[0]) == before
+    assert ping(box, "10.1.0.11", count=3) == 3
+    assert ping(box, "fd01::b", count=3) == 3
+    assert sent(hosts[0]) == before + 6
+    # The host itself is not in the network, and does not answer there for the addresses that it has.
+    assert ping(box, hosts[0].vtep) == 0
+
+
+def sent(host: LinuxHost) -> int:
+    """Return how many packets a host's one VXLAN device has sent."""
+    (name,) = re.findall(
+        r"^\d+: (vx-\d+):", host.run(["ip", "-o", "link", "show", "type", "vxlan"]).stdout, re.MULTILINE
+    )
+    path = f"/sys/class/net/{name}/statistics/tx_packets"
+    return int(host.run(["cat", path]).stdout)
+
+
+def test_nobody_can_pretend_to_be_another(hosts: tuple[LinuxHost, ...]) -> None:
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box, victim = joined(hosts[0], "net", "a", 10), joined(hosts[1], "net", "b", 11)
+    assert eventually(lambda: knows(hosts[0], "net", 1) and knows(hosts[1], "net", 1))
+    assert ping(box, "10.1.0.11") == 1
+    for cidr, source, target in (
+        ("10.1.0.66/24", "10.1.0.66", "10.1.0.11"),
+        ("fd01::66/64", "fd01::66", "fd01::b"),
+    ):
+        box.run(["ip", "address", "add", cidr, "dev", "eth0", *(["nodad"] if ":" in cidr else [])])
+        assert ping(box, target, "-I", source) == 0
+    counted = "ip -s -o neighbour show 10.1.0.66"
+    assert "10.1.0.66" not in victim.run(counted.split(), capture_output=True, text=True).stdout
+    box.run(["ip", "link", "set", "eth0", "address", "02:00:00:00:66:66"])
+    assert ping(box, "10.1.0.11") == 0
+
+
+def test_an_endpoint_moves_with_its_addresses_and_mac(hosts: tuple[LinuxHost, ...]) -> None:
+    """Somebody pings it all the time: it is away for as long as the move takes, and answers from there."""
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "asks", 10)
+    for host, number in zip(hosts[1:], (30, 31), strict=True):
+        joined(host, "net", f"stays-{host.name}", number)
+    where = {"addresses": ["10.1.0.77", "fd01::77"], "mac": "02:00:00:00:00:77"}
+    previous: Endpoint | None = None
+    for host in (hosts[1], hosts[2], hosts[0], hosts[1]):
+        if previous is not None:
+            previous.delete(force=True)
+        network: Network = host.controller.networks["net"]
+        moved = network.create_endpoint("moves", **where)  # type: ignore[arg-type]  # by keyword
+        moved.join(host.controller.new_sandbox(f"at-{host.name}-{time.monotonic_ns()}"))
+        for address in ("10.1.0.77", "fd01::77"):
+            assert eventually(partial(ping, box, address)), (host, address)
+        previous = moved
+
+
+def test_a_host_that_is_not_heard_of_is_withdrawn_when_its_lease_ends() -> None:
+    """Until then, and as long as the store is away, all stays as it is."""
+    with private_host(), linux_cluster(2, ttl=1.5) as hosts:
+        hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+        box = joined(hosts[0], "net", "a", 10)
+        joined(hosts[1], "net", "b", 11)
+        assert eventually(lambda: knows(hosts[0], "net", 1))
+        assert ping(box, "10.1.0.11") == 1
+        hosts[1].close()  # what it has joined lives on, nobody says so any more
+        assert ping(box, "10.1.0.11", count=5) == 5
+        assert eventually(lambda: knows(hosts[0], "net", 0))
+        assert ping(box, "10.1.0.11") == 0
+        assert hosts[1].controller.networks["net"].endpoints  # back again
+        assert eventually(lambda: knows(hosts[0], "net", 1))
+        assert eventually(lambda: ping(box, "10.1.0.11") == 1)
+
+
+def test_a_controller_that_ends_and_begins_again_loses_no_packet(hosts: tuple[LinuxHost, ...]) -> None:
+    """Another host joins and leaves meanwhile: found when it is back."""
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "a", 10)
+    joined(hosts[1], "net", "b", 11)
+    assert eventually(lambda: knows(hosts[0], "net", 1))
+    pinging = box.popen(
+        ["ping", "-i", "0.02", "-c", "100", "-W", "1", "10.1.0.11"], stdout=subprocess.PIPE, text=True
+    )
+    hosts[0].close()
+    joined(hosts[2], "net", "c", 12)
+    box = hosts[0].controller.sandboxes["net-a"]
+    assert eventually(lambda: ping(box, "10.1.0.12") == 1)
+    output, _ = pinging.communicate()
+    assert "100 received" in output
+
+
+def test_what_somebody_deletes_is_made_again_and_told_all(hosts: tuple[LinuxHost, ...]) -> None:
+    network = hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "a", 10)
+    joined(hosts[1], "net", "b", 11)
+    assert eventually(lambda: knows(hosts[0], "net", 1))
+    vni = network.options.vni
+    for link in (f"vx-{vni}", f"ov-{vni}"):
+        hosts[0].run(["ip", "link", "delete", link])
+        assert ping(box, "10.1.0.11") == 0
+        report = hosts[0].controller.reconcile()
+        assert not report.failed
+        assert eventually(lambda: ping(box, "10.1.0.11") == 1)
+    assert hosts[0].controller.reconcile(dry_run=True).is_clean
+
+
+@pytest.mark.parametrize(
+    ("subnet", "mtu", "inner"), [("fd99::/64", 1500, 1430), ("192.0.2.0/24", 9000, 8950)]
+)
+def test_other_underlays(subnet: str, mtu: int, inner: int) -> None:
+    """One of IPv6, and one with jumbo frames: the network's MTU is what they leave."""
+    with private_host(), linux_cluster(2, subnet=subnet, mtu=mtu) as hosts:
+        network = hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+        assert network.options.mtu == inner
+        box = joined(hosts[0], "net", "a", 10)
+        joined(hosts[1], "net", "b", 11)
+        assert eventually(lambda: knows(hosts[0], "net", 1) and knows(hosts[1], "net", 1))
+        assert ping(box, "10.1.0.11", "-M", "do", "-s", str(inner - 28)) == 1
+        assert ping(box, "fd01::b") == 1
+
+
+def test_broadcast_and_multicast_go_to_other_hosts_only_if_asked_for(hosts: tuple[LinuxHost, ...]) -> None:
+    """One copy to each host, none back; ARP is answered at home all the same."""
+    listen = (
+        "import socket,struct; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('',5353)); "
+        "s.setsockopt(0,socket.IP_ADD_MEMBERSHIP,socket.inet_aton('224.0.0.251')+socket.inet_aton('10.1.0.%d'));"
+        "s.settimeout(%s); print('ready',flush=True)\n"
+        "try:\n while True: print(s.recv(99).decode(),flush=True)\nexcept TimeoutError: pass"
+    )
+    send = (
+        "import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); "
+        "s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1); s.bind(('10.1.0.10',0)); "
+        "s.setsockopt(0,socket.IP_MULTICAST_LOOP,0);"
+        "s.setsockopt(0,socket.IP_MULTICAST_IF,socket.inet_aton('10.1.0.10'));"
+        "s.sendto(b'all',('10.1.0.255',5353)); s.sendto(b'group',('224.0.0.251',5353))"
+    )
+    for name, bum in (("with", True), ("without", False)):
+        hosts[0].controller.new_network("overlay", name, subnets=["10.1.0.0/24"], options={"bum": bum})
+        boxes = []
+        for number, host in enumerate(hosts, 10):
+            endpoint = host.controller.networks[name].create_endpoint(
+                host.name, addresses=[f"10.1.0.{number}"]
+            )
+            boxes.append(host.controller.new_sandbox(name))
+            endpoint.join(boxes[-1])
+        assert all(eventually(partial(knows, host, name, 2)) for host in hosts)
+        listening = [
+            box.popen(["python3", "-c", listen % (number, 1.0)], stdout=subprocess.PIPE, text=True)
+            for number, box in enumerate(boxes, 10)
+        ]
+        for process in listening:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        boxes[0].run(["python3", "-c", send])
+        heard = [process.communicate()[0].split() for process in listening]
+        assert [sorted(words) for words in heard[1:]] == [["all", "group"] if bum else []] * 2
+        assert heard[0].count("group") == 0
+        assert ping(boxes[0], "10.1.0.11") == 1
+
+
+def test_a_store_in_memory_is_shared_by_who_names_it() -> None:
+    store = MemoryStore()
+    with private_host(), linux_cluster(1, store=store) as (host,):
+        host.controller.new_network("overlay", "net")
+    assert store.list("names/").entries
