@@ -36,7 +36,7 @@ FLOORS = (
         "endpoint",
     ),
     ("assembly", "controller", "doctor", "opening", "overview", "removal", "repair"),
-    ("__init__", "oci_hook"),
+    ("__init__", "agent", "oci_hook"),
 )
 KERNEL_ONLY = {"pyroute2", "ovs", "iptc"}
 IMPURE = KERNEL_ONLY | {"socket", "subprocess", "os", "ctypes", "fcntl", "sqlite3", "pathlib", "random"}

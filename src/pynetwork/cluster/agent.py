@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent"]
 
-_LOOK_SECONDS: Final = 0.1  # at what other processes of this host have joined
+_LOOK_SECONDS: Final = 0.05  # at what other processes of this host have joined
 _RETRY_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.005  # of stores that are not told of changes
 _UPKEEP_SECONDS: Final = 60.0
