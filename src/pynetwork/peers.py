@@ -7,14 +7,15 @@ each change, and compared as a whole now and then, through :class:`Peers`; the c
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
 
-from pynetwork.types import parse_address, parse_each, parse_mac
+from pynetwork.types import parse_address, parse_mac
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator
 
     from pynetwork.types import IPAddress
 
@@ -24,12 +25,21 @@ __all__ = ["Change", "Entry", "Flood", "Peer", "PeerTable", "Peers", "Reach", "R
 Slot: TypeAlias = tuple[str, str]
 
 
-def _addresses(values: Iterable[object]) -> tuple[IPAddress, ...]:
-    return parse_each("addresses", values, parse_address)
+def _vtep(value: object) -> str:
+    return _known_vtep(value)
+
+
+@functools.lru_cache(maxsize=4096)  # there are many endpoints, and few hosts
+def _known_vtep(value: object) -> str:
+    return str(parse_address(value, "VTEP address"))
+
+
+def _addresses(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple([str(parse_address(value)) for value in values])
 
 
 def _names(values: Iterable[object]) -> tuple[str, ...]:
-    return parse_each("names", values, str)
+    return tuple(map(str, values))
 
 
 @attrs.frozen(kw_only=True)
@@ -39,7 +49,8 @@ class Peer:
 
     Args:
         host: Name of the host.
-        vtep: Address that frames for it are sent to, of that host.
+        vtep: Address that frames for it are sent to, of that host; text, as all here, for there may be very
+            many of them.
         mac: Its MAC address.
         addresses: Its addresses, without prefix length.
         name: Its name in the network.
@@ -47,9 +58,9 @@ class Peer:
     """
 
     host: str
-    vtep: IPAddress = attrs.field(converter=parse_address)
+    vtep: str = attrs.field(converter=_vtep)
     mac: str = attrs.field(converter=parse_mac)
-    addresses: tuple[IPAddress, ...] = attrs.field(default=(), converter=_addresses)
+    addresses: tuple[str, ...] = attrs.field(default=(), converter=_addresses)
     name: str = ""
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_names)
 
@@ -161,12 +172,8 @@ class Peers(Protocol):
         ...
 
 
-@attrs.frozen
-class _Claim:
-    """What an endpoint wants of a slot, from *revision* of the store on; None: it is on this very host."""
-
-    revision: int
-    entry: Entry | None
+#: What an endpoint wants of a slot, from a revision of the store on; None: it is on this very host.
+_Claim: TypeAlias = "tuple[int, Entry | None]"
 
 
 @attrs.define
@@ -186,7 +193,6 @@ class PeerTable:
     host: str
     flood: bool = False
     _claims: dict[Slot, dict[str, _Claim]] = attrs.field(factory=dict, init=False)
-    _slots: dict[str, tuple[Slot, ...]] = attrs.field(factory=dict, init=False)
     _peers: dict[str, tuple[Peer, int]] = attrs.field(factory=dict, init=False)
 
     @property
@@ -196,7 +202,7 @@ class PeerTable:
 
     def entries(self) -> Iterator[Entry]:
         """Return all entries."""
-        return (entry for slot in self._claims if (entry := self._winner(slot)) is not None)
+        return (entry for claims in self._claims.values() if (entry := _winner(claims)) is not None)
 
     def put(self, endpoint: str, peer: Peer | None, revision: int) -> Change:
         """
@@ -210,38 +216,49 @@ class PeerTable:
         Returns:
             What changes.
         """
-        claims = {} if peer is None else dict(self._claimed(peer, revision))
-        touched = dict.fromkeys((*self._slots.get(endpoint, ()), *claims))
-        before = {slot: self._winner(slot) for slot in touched}
-        for slot in self._slots.pop(endpoint, ()):
-            del self._claims[slot][endpoint]
-        for slot, claim in claims.items():
-            self._claims.setdefault(slot, {})[endpoint] = claim
-        self._peers.pop(endpoint, None)
+        old = self._peers.pop(endpoint, None)
+        wanted: dict[Slot, Entry] = {}
         if peer is not None:
-            self._slots[endpoint] = tuple(claims)
             self._peers[endpoint] = (peer, revision)
-        after = {slot: self._winner(slot) for slot in touched}
+            wanted = {entry.slot: entry for entry in self._entries(peer)}
+        touched = wanted
+        if old is not None:
+            touched = {**{entry.slot: entry for entry in self._entries(old[0])}, **wanted}
+        is_here = peer is not None and peer.host == self.host
+        put: list[Entry] = []
+        drop: list[Entry] = []
         for slot in touched:
-            if not self._claims[slot]:
+            entry = wanted.get(slot)
+            claims = self._claims.setdefault(slot, {})
+            before = _winner(claims) if claims else None
+            claims.pop(endpoint, None)
+            if entry is not None:
+                claims[endpoint] = (revision, None if is_here else entry)
+            after = _winner(claims)
+            if not claims:
                 del self._claims[slot]
-        changed = [slot for slot in touched if before[slot] != after[slot]]
-        return Change(
-            put=tuple(entry for slot in changed if (entry := after[slot]) is not None),
-            drop=tuple(e for slot in changed if (e := before[slot]) is not None and after[slot] is None),
-        )
+            if after is None:
+                drop += () if before is None else (before,)
+            elif after != before:
+                put.append(after)
+        return Change(tuple(put), tuple(drop))
 
-    def _claimed(self, peer: Peer, revision: int) -> Iterator[tuple[Slot, _Claim]]:
-        vtep = str(peer.vtep)
-        entries: list[Entry] = [Reach(peer.mac, vtep)]
-        entries += (Resolve(str(address), peer.mac) for address in peer.addresses)
+    def _entries(self, peer: Peer) -> list[Entry]:
+        """Return what an endpoint claims, were it on another host."""
+        mac, vtep = peer.mac, peer.vtep
+        entries: list[Entry] = [Reach(mac, vtep)]
+        entries += [Resolve(address, mac) for address in peer.addresses]
         if self.flood and peer.host != self.host:
             entries.append(Flood(vtep))
-        for entry in entries:
-            yield entry.slot, _Claim(revision, None if peer.host == self.host else entry)
+        return entries
 
-    def _winner(self, slot: Slot) -> Entry | None:
-        claims: Sequence[_Claim] = tuple(self._claims.get(slot, {}).values())
-        if not claims or any(claim.entry is None for claim in claims):
+
+def _winner(claims: dict[str, _Claim]) -> Entry | None:
+    """Return the entry of a slot that endpoints claim."""
+    best, found = -1, None
+    for revision, entry in claims.values():
+        if entry is None:
             return None
-        return max(claims, key=lambda claim: claim.revision).entry
+        if revision > best:
+            best, found = revision, entry
+    return found

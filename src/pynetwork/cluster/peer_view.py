@@ -8,6 +8,7 @@ from pynetwork.cluster.layout import HOSTS, peer_key, peer_of, read
 from pynetwork.cluster.status import PeerHost
 from pynetwork.errors import StoreError
 from pynetwork.peers import Peer
+from pynetwork.types import parse_address
 
 if TYPE_CHECKING:
     from pynetwork.cluster.ledger import Ledger
@@ -47,9 +48,9 @@ def peer_hosts(ledger: Ledger, network: str, worker: Worker) -> tuple[PeerHost, 
     return tuple(
         PeerHost(
             host=host,
-            vtep=records[0][0].vtep,
+            vtep=parse_address(records[0][0].vtep),
             alive=None if there is None else host in there,
-            endpoints={peer.name: peer.addresses for peer, _ in records},
+            endpoints={peer.name: tuple(map(parse_address, peer.addresses)) for peer, _ in records},
             revision=max(revision for _, revision in records),
             installed=None if followed is None else followed.installed(host),
         )

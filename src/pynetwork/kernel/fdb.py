@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -40,6 +39,8 @@ from pynetwork.kernel.rtnl import (
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     U32,
+    pack_address,
+    unpack_address,
 )
 
 if TYPE_CHECKING:
@@ -96,11 +97,11 @@ def vxlan(name: str, *, vni: int, local: str, dstport: int, mtu: int, group: int
         group: Of links that are ours.
         master: ifindex of the bridge; 0 for none.
     """
-    address = ipaddress.ip_address(local)
+    family, packed = pack_address(local)
     data = nested(
         IFLA_INFO_DATA,
         attribute(IFLA_VXLAN_ID, U32.pack(vni)),
-        attribute(IFLA_VXLAN_LOCAL if address.version == 4 else IFLA_VXLAN_LOCAL6, address.packed),
+        attribute(IFLA_VXLAN_LOCAL if family == socket.AF_INET else IFLA_VXLAN_LOCAL6, packed),
         attribute(IFLA_VXLAN_LEARNING, b"\0"),
         attribute(IFLA_VXLAN_PROXY, b"\1"),
         attribute(IFLA_VXLAN_PORT, _PORT.pack(dstport)),
@@ -122,7 +123,7 @@ def parse_vxlan(data: Mapping[int, bytes]) -> VxlanInfo:
     """Return what the attributes in the link info of a VXLAN device say."""
     packed = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6) or bytes(4)
     vni, dstport = data.get(IFLA_VXLAN_ID, bytes(4)), data.get(IFLA_VXLAN_PORT, bytes(2))
-    return VxlanInfo(U32.unpack(vni)[0], str(ipaddress.ip_address(packed)), _PORT.unpack(dstport)[0])
+    return VxlanInfo(U32.unpack(vni)[0], unpack_address(packed), _PORT.unpack(dstport)[0])
 
 
 def port(name: str, *, learning: bool, flood: bool) -> Message:
@@ -151,7 +152,7 @@ def fdb(
     payload = NDMSG.pack(socket.AF_BRIDGE, index, state, flags, 0)
     payload += attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
     if remote is not None:
-        payload += attribute(NDA_DST, ipaddress.ip_address(remote).packed)
+        payload += attribute(NDA_DST, pack_address(remote)[1])
     if delete:
         return Message(RTM_DELNEIGH, 0, payload)
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | (NLM_F_APPEND if append else NLM_F_REPLACE), payload)
@@ -169,7 +170,7 @@ def parse(payload: bytes) -> FdbInfo:
     remote = found.get(NDA_DST)
     return FdbInfo(
         mac=found.get(NDA_LLADDR, b"").hex(":"),
-        remote=None if remote is None else str(ipaddress.ip_address(remote)),
+        remote=None if remote is None else unpack_address(remote),
         own=bool(flags & NTF_SELF) and NDA_MASTER not in found,
         static=bool(state & NUD_NOARP),
     )

@@ -26,8 +26,10 @@ __all__ = [
     "get_link",
     "neighbour",
     "no_autoconf",
+    "pack_address",
     "route",
     "set_link",
+    "unpack_address",
     "veth",
 ]
 
@@ -118,10 +120,15 @@ def _mac(value: str) -> bytes:
     return attribute(IFLA_ADDRESS, bytes.fromhex(value.replace(":", "")))
 
 
-def _packed(value: str) -> tuple[int, bytes]:
+def pack_address(value: str) -> tuple[int, bytes]:
     """Return family and bytes of an address."""
     family = socket.AF_INET6 if ":" in value else socket.AF_INET
     return family, socket.inet_pton(family, value)
+
+
+def unpack_address(value: bytes) -> str:
+    """Return the text of an address."""
+    return socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
 
 
 def veth(
@@ -264,7 +271,7 @@ def get_link(name: str) -> Message:
 def address(cidr: str, index: int, *, delete: bool = False) -> Message:
     """Return the creation or deletion of an address of the link *index*."""
     text_form, _, length = cidr.partition("/")
-    family, packed = _packed(text_form)
+    family, packed = pack_address(text_form)
     prefix = int(length)
     v6 = family == socket.AF_INET6
     head = IFADDR.pack(family, prefix, IFA_F_NODAD if v6 else 0, 0, index)
@@ -292,7 +299,7 @@ def route(
 ) -> Message:
     """Return the creation, replacement or deletion of a route in the main table."""
     text_form, _, length = dst.partition("/")
-    family, packed = _packed(text_form)
+    family, packed = pack_address(text_form)
     on_link = via is None and family == socket.AF_INET
     scope = RT_SCOPE_LINK if on_link else 0
     head = RTMSG.pack(family, int(length), 0, 0, RT_TABLE_MAIN, PROTOCOL, scope, RTN_UNICAST, 0)
@@ -301,7 +308,7 @@ def route(
             head,
             attribute(RTA_DST, packed) if int(length) else b"",
             _u32(RTA_OIF, index),
-            b"" if via is None else attribute(RTA_GATEWAY, _packed(via)[1]),
+            b"" if via is None else attribute(RTA_GATEWAY, pack_address(via)[1]),
             b"" if metric is None else _u32(RTA_PRIORITY, metric),
         )
     )
@@ -312,7 +319,7 @@ def route(
 
 def neighbour(ip: str, index: int, *, mac: str = "", replace: bool = False, delete: bool = False) -> Message:
     """Return the creation, replacement or deletion of a permanent neighbour entry."""
-    family, packed = _packed(ip)
+    family, packed = pack_address(ip)
     payload = NDMSG.pack(family, index, NUD_PERMANENT, 0, 0) + attribute(NDA_DST, packed)
     if delete:
         return Message(RTM_DELNEIGH, 0, payload)
