@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import threading
+from _thread import start_new_thread
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -61,6 +62,11 @@ class _Job:
             self.result = self.function()
         except BaseException as error:  # noqa: BLE001 - it is the caller's, who gets it
             self.error = error
+
+    def run_apart(self) -> None:
+        """Do it, and let whoever waits go on."""
+        self.run()
+        self.done.release()
 
     def outcome(self) -> object:
         """Return what came of it, or raise it."""
@@ -141,12 +147,12 @@ class Namespaces:
             return function()
 
         job = _Job(there)
-        thread = threading.Thread(target=job.run, name="pynetwork-apart", daemon=True)
-        thread.start()
+        # Without threading's bookkeeping, which waits for a thread to begin before it lets its maker go on.
+        start_new_thread(job.run_apart, ())
         try:
-            thread.join()
+            job.done.acquire()
         except BaseException:
-            thread.join()
+            job.done.acquire()
             if undo is not None and job.error is None:
                 undo(job.result)  # type: ignore[arg-type]  # what the function returned
             raise
