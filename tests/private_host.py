@@ -6,6 +6,7 @@ files, runs the program, and fails when it leaves links, pinned namespaces or pr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -51,10 +52,18 @@ def run(argv: list[str], seconds: float) -> int:
         return 124
 
 
+def bury() -> None:
+    """Wait for the orphans that have ended: nobody else does."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+
+
 def leftovers(before: set[str]) -> set[str]:
     """Return what is there and was not before, with some patience, and end the processes among it."""
     deadline = time.monotonic() + GRACE_SECONDS
     while (left := observe() - before) and time.monotonic() < deadline:
+        bury()
         time.sleep(0.02)
     for pid in children():
         os.kill(pid, signal.SIGKILL)
