@@ -6,6 +6,7 @@ is said.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
@@ -121,6 +122,9 @@ def _last_of_each(options: Iterable[str]) -> tuple[str, ...]:
     return tuple(found.values())
 
 
+_parsed = functools.lru_cache(maxsize=1)(ResolvConf.parse)  # the host's, again and again
+
+
 def resolv_conf_text(  # the parameters are all that it depends on
     sandbox: SandboxSpec,
     host: HostFiles,
@@ -142,7 +146,7 @@ def resolv_conf_text(  # the parameters are all that it depends on
             public ones when none is left.
         ipv6: Whether it has an IPv6 address.
     """
-    theirs = ResolvConf.parse(host.resolv_conf)
+    theirs = _parsed(host.resolv_conf)
     own = tuple(dict.fromkeys(str(address) for address in sandbox.dns or servers))
     search = _searched(sandbox.dns_search) if sandbox.dns_search else theirs.search
     options = _last_of_each(sandbox.dns_options or theirs.options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import os
 import socket
@@ -36,6 +37,7 @@ __all__ = [
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 RESOLVED_CONF: Final = Path("/run/systemd/resolve/resolv.conf")  # what systemd's stub asks
+_HOSTS: Final = Path("/etc/hosts")
 _STUB: Final = ipaddress.ip_address("127.0.0.53")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _START_TIME: Final = 19  # field 22 of proc_pid_stat(5), counted after the command
@@ -84,15 +86,27 @@ def _nameservers(path: Path) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6A
 
 def host_files() -> HostFiles:
     """Return what the host's ``resolv.conf``, or the one behind systemd's stub, and ``hosts`` say."""
-    resolv_conf = RESOLV_CONF
-    if tuple(_nameservers(resolv_conf)) == (_STUB,) and RESOLVED_CONF.exists():
-        resolv_conf = RESOLVED_CONF
+    return _host_files(*(_mark(path) for path in (RESOLV_CONF, RESOLVED_CONF, _HOSTS)), os.uname().nodename)
+
+
+@functools.lru_cache(maxsize=1)  # they change once in a while, and are asked for by every join
+def _host_files(resolv_conf: object, behind_stub: object, hosts: object, name: str) -> HostFiles:  # noqa: ARG001 - the files' marks
+    is_stub = tuple(_nameservers(RESOLV_CONF)) == (_STUB,) and RESOLVED_CONF.exists()
     return HostFiles(
-        resolv_conf=_text_of(resolv_conf),
-        hosts=_text_of(Path("/etc/hosts")),
-        name=os.uname().nodename,
+        resolv_conf=_text_of(RESOLVED_CONF if is_stub else RESOLV_CONF),
+        hosts=_text_of(_HOSTS),
+        name=name,
         ipv6=Path("/proc/net/if_inet6").exists(),
     )
+
+
+def _mark(path: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path costs more
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _text_of(path: Path) -> str:

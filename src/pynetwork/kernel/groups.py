@@ -75,8 +75,11 @@ class Groups:
         Raises:
             UnavailableError: Its parent is not there, or a controller that a limit needs.
         """
-        self._delegate(group.path)
+        if self.hierarchies.version == 2:
+            self._delegate(group.path)
         is_new = self._make_home(group.path)
+        if is_new and group == Cgroup(path=group.path):
+            return
         for controller, value in _limits(group, self.hierarchies.version).items():
             if value is not None or not is_new:
                 self._limit(group.path, controller, value)
@@ -232,7 +235,7 @@ class Groups:
     def _delegate(self, path: str) -> None:
         """Have version 2 offer its controllers to the groups beside *path*, as far as that is permitted."""
         parent = self.directory(path).parent
-        if self.hierarchies.version != 2 or parent in self._delegated:
+        if parent in self._delegated:
             return
         with suppress(OSError):
             offered = _read(f"{parent}/cgroup.subtree_control").split()

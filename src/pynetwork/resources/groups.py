@@ -34,7 +34,7 @@ class Cgroup(Resource):
     """
 
     kind = "cgroup"
-    rank = 5
+    rank = 12  # after a namespace and its settings, which are made together: in between it would part them
     mutable = frozenset({"memory", "cpus", "pids"})
 
     path: str
