@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from pynetwork.dns.statistics import DnsStatistics
 
-__all__ = ["DnsStatistics", "NamesPort"]
+__all__ = ["RESOLVER", "DnsStatistics", "NamesPort"]
+
+#: Address of the name server inside of each sandbox, as in Docker; it listens at ``::1`` as well.
+RESOLVER: Final = "127.0.0.11"
 
 
 class NamesPort(Protocol):

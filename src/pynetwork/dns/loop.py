@@ -94,6 +94,7 @@ class Loop:
 
     def run(self) -> None:
         """Run until it is stopped. A callback that fails is logged, and harms no other."""
+        logger()  # loads the module now: there may be no descriptor left for that when it is needed
         patience = 0.0
         while self._is_running:
             events = self._epoll.poll(self._patience(patience), _MANY)

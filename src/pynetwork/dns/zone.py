@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
+from pynetwork.dns import RESOLVER
 from pynetwork.dns.codec import reverse_name, wire_name
 from pynetwork.dns.view import Prepared, View
 from pynetwork.ports import PortBinding
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Directory", "Inmate", "Member", "Server", "Zone"]
 
 #: What the sandboxes' own server listens on: it is nobody's upstream.
-ADDRESSES: Final = ("127.0.0.11", "::1")
+ADDRESSES: Final = (RESOLVER, "::1")
 _PORTS_MAX: Final = 64  # of an endpoint that are told as services: nobody wants to hear of 10 000
 
 

@@ -91,7 +91,7 @@ def _texts(
         sandbox,
         host,
         servers=[address for network in networks for address in network.dns],
-        resolver=core.resolver,
+        resolver=core.resolver if addresses else (),
         ipv6=any(address.version == 6 for address in addresses),
     )
     return (hosts, "part"), (resolv_conf, "whole")
