@@ -62,9 +62,11 @@ def bury() -> None:
 def leftovers(before: set[str]) -> set[str]:
     """Return what is there and was not before, with some patience, and end the processes among it."""
     deadline = time.monotonic() + GRACE_SECONDS
+    bury()
     while (left := observe() - before) and time.monotonic() < deadline:
         bury()
         time.sleep(0.02)
+        bury()
     for pid in children():
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)

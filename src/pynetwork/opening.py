@@ -71,6 +71,11 @@ class Opening:
         Returns:
             Its core, recovered; and what removes its directories for good, if they are ours.
         """
+        if self.dns == "companion" and self.store is not None:
+            msg = (
+                "dns='companion' needs a state directory that another process can open, not a store= of yours"
+            )
+            raise InvalidValueError(msg)
         netns_dir = _IP_NETNS if self.ip_netns else self.run_dir / "netns"
         files_dir = self.run_dir / "files"
         store, erase = self.store, None
