@@ -32,15 +32,17 @@ __all__ = [
     "TC",
     "UDP_LIMIT",
     "A",
+    "Body",
     "Question",
     "Record",
     "address_record",
-    "answer",
     "answers_to",
     "error",
     "is_whole",
     "parse",
+    "prepare",
     "ptr_record",
+    "reply",
     "reverse_name",
     "soa_record",
     "srv_record",
@@ -189,8 +191,22 @@ def _name_end(message: bytes, at: int) -> int | None:
     return None
 
 
-def answer(
-    query: bytes,
+class Body(NamedTuple):
+    """
+    What is answered, but for what varies from asker to asker: id, wishes, and the case of the name.
+
+    Args:
+        flags: The two bytes of flags that do not depend on the asker.
+        counts: Of the sections, all four.
+        records: What follows the question.
+    """
+
+    flags: tuple[int, int]
+    counts: bytes
+    records: bytes
+
+
+def prepare(
     question: Question,
     *,
     limit: int,
@@ -198,13 +214,12 @@ def answer(
     answers: Sequence[Record] = (),
     authority: Sequence[Record] = (),
     additional: Sequence[Record] = (),
-) -> bytes:
+) -> Body:
     """
-    Return the authoritative answer to *query*, truncated to *limit* bytes.
+    Return an authoritative answer to *question*, truncated so that the message has *limit* bytes at most.
 
-    It repeats the question in the asker's case, so that whoever draws random cases against spoofing
-    recognises it. Additional records that do not fit are left out, for want of answers it is marked as
-    truncated (RFC 2181 section 9).
+    Additional records that do not fit are left out; for want of others it is marked as truncated
+    (RFC 2181 section 9).
     """
     room = limit - question.end - (11 if question.edns else 0)
     body = bytearray()
@@ -218,13 +233,21 @@ def answer(
                 break
             body += packed
             counts[section] += 1
-    options = b""
     if question.edns:
-        options = b"\0" + _RECORD.pack(_OPT, OUR_LIMIT, _DO if question.dnssec else 0, 0)
+        body += b"\0" + _RECORD.pack(_OPT, OUR_LIMIT, _DO if question.dnssec else 0, 0)
         counts[2] += 1
-    flags = bytes((_QR | _AA | tc | query[2] & _RD, _RA | query[3] & _CD | rcode))
-    head = query[:2] + flags + struct.pack("!4H", 1, *counts)
-    return head + query[HEADER : question.end] + body + options
+    return Body((_QR | _AA | tc, _RA | rcode), struct.pack("!4H", 1, *counts), bytes(body))
+
+
+def reply(query: bytes, question: Question, body: Body) -> bytes:
+    """
+    Return the message that says *body* to whoever sent *query*.
+
+    It repeats the question in the asker's case, so that whoever draws random cases against spoofing
+    recognises it.
+    """
+    flags = bytes((body.flags[0] | query[2] & _RD, body.flags[1] | query[3] & _CD))
+    return query[:2] + flags + body.counts + query[HEADER : question.end] + body.records
 
 
 def error(query: bytes, question: Question | None, rcode: int) -> bytes:

@@ -20,7 +20,7 @@ from pynetwork.dns.tcp import IDLE_SECONDS, Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
 
-    from pynetwork.dns.codec import Question
+    from pynetwork.dns.codec import Body, Question
     from pynetwork.dns.forward import Limits
     from pynetwork.dns.loop import Loop, Timer
     from pynetwork.dns.sockets import Sockets
@@ -213,15 +213,16 @@ class NameServer:
         if question is None:
             return
         limit = min(question.limit, _UDP_MAX)
-        prepared = inmate.view.answer(query, question, limit)
-        if prepared is None:
+        bodies = inmate.view.bodies(question, limit)
+        if bodies is None:
             asker = Asker(inmate.id, address, query[:2], limit, False, reply)
             self._forward(inmate, query, question, asker)
             return
         self.counters.local += 1
         if len(query) == question.end + (_PLAIN_OPTIONS if question.edns else 0):
-            inmate.view.remember(query[2:], prepared)
-        reply(query[:2] + (prepared if isinstance(prepared, bytes) else prepared[0]))
+            replies = tuple(codec.reply(query, question, body)[2:] for body in bodies)
+            inmate.view.remember(query[2:], replies)
+        reply(self._one_of(bodies, query, question))
 
     def _reply_udp(self, udp: _Udp, address: object, reply: bytes) -> None:
         try:
@@ -254,13 +255,13 @@ class NameServer:
         question = self._checked(query, connection.send)
         if question is None:
             return
-        prepared = inmate.view.answer(query, question, Connection.limit)
-        if prepared is None:
+        bodies = inmate.view.bodies(question, Connection.limit)
+        if bodies is None:
             asker = Asker(inmate.id, connection, query[:2], Connection.limit, True, connection.send)
             self._forward(inmate, query, question, asker)
             return
         self.counters.local += 1
-        connection.send(query[:2] + (prepared if isinstance(prepared, bytes) else prepared[0]))
+        connection.send(self._one_of(bodies, query, question))
 
     def _forget(self, connection: Connection) -> None:
         self._connections.pop(connection, None)
@@ -274,6 +275,10 @@ class NameServer:
         self._sweep = self._loop.later(IDLE_SECONDS / 2, self._close_idle) if again else None
 
     # Both
+
+    def _one_of(self, bodies: tuple[Body, ...], query: bytes, question: Question) -> bytes:
+        self._turn += 1
+        return codec.reply(query, question, bodies[self._turn % len(bodies)])
 
     def _checked(self, query: bytes, reply: Callable[[bytes], None]) -> Question | None:
         """Return the question, unless there is something wrong with it, which is answered here."""

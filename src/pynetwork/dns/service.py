@@ -46,6 +46,7 @@ _QUIET_SECONDS: Final = 0.01
 _OVERDUE_SECONDS: Final = 0.25
 _READY_SECONDS: Final = 2.0
 _AGAIN_SECONDS: Final = 0.02
+_UNREAD_MAX: Final = 1000  # changes, before there is a thread to take them in
 _LINGER_SECONDS: Final = 15.0
 _IDLE_SECONDS: Final = 5.0
 
@@ -175,6 +176,10 @@ class Service:
         if not self._changes:
             self._since = self._changed
         self._changes.append((key, spec))
+        if self._thread is None and len(self._changes) > _UNREAD_MAX:
+            with self._starting:
+                if self._thread is None:  # and so nobody else reads them
+                    self._take_in()
         if key.startswith("sandbox/") and self._server.holds(key.partition("/")[2]):
             self._loop.post(self._keep_up)  # it may have another namespace, or none
         if not key.startswith("endpoint/"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
-from random import SystemRandom
+from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from pynetwork.dns import codec
@@ -13,7 +14,7 @@ from pynetwork.dns.codec import AAAA, ANY, PTR, SRV, A
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pynetwork.dns.codec import Question, Record
+    from pynetwork.dns.codec import Body, Question, Record
     from pynetwork.dns.zone import Member, Zone
     from pynetwork.types import IPAddress
 
@@ -22,7 +23,8 @@ __all__ = ["TTL", "Prepared", "View"]
 #: Seconds that an answer may be remembered: names move with their containers.
 TTL: Final = 1
 _ORDERS: Final = 16  # that the addresses of a name are given in
-_CACHE_MAX: Final = 2048  # prepared answers; who draws random cases could ask for any number
+_BYTES_MAX: Final = 1 << 18  # of what is prepared for all that are alike
+_OVERHEAD: Final = 200  # of bytes and tables, for each
 _PROTOCOLS: Final = {b"_tcp": "tcp", b"_udp": "udp", b"_sctp": "sctp"}
 _ROOT: Final = b"\0"
 
@@ -70,53 +72,67 @@ class View:
 
     def __init__(self, zones: Sequence[tuple[Zone, Mapping[bytes, bytes]]]) -> None:
         self.cache: dict[bytes, Prepared] = {}
+        self._bodies: dict[tuple[object, ...], tuple[Body, ...]] = {}
+        self._bytes = 0
         self._zones = tuple(zones)
-        self._shuffle = SystemRandom().shuffle
+        self._random = Random(os.urandom(8))  # noqa: S311 - nothing depends on nobody's guessing the order
 
-    def answer(self, query: bytes, question: Question, limit: int) -> Prepared | None:
+    def bodies(self, question: Question, limit: int) -> tuple[Body, ...] | None:
         """
-        Return what is answered to *query* without its id; None when the name is not ours.
+        Return what is answered, in several orders if there are several answers; None: the name is not ours.
 
         Args:
-            query: The whole message.
-            question: What it asks.
-            limit: Bytes that the answer may have.
+            question: What is asked; of its name only the letters matter, not their case.
+            limit: Bytes that the message may have.
         """
         if question.klass != codec.IN:
             return None
+        key = (question.key, question.type, question.edns, question.dnssec, limit)
+        known = self._bodies.get(key)
+        if known is not None:
+            return known
         service = _service(question)
         found = self._find(service.name, question.type)
         if found is None:
             return None
-        said = _said(question, service, found)
-        if len(said.records) > 1:
+        made = self._made(question, limit, _said(question, service, found), found.apex)
+        self._count(sum(len(body.records) + _OVERHEAD for body in made))
+        self._bodies[key] = made
+        return made
+
+    def remember(self, question: bytes, replies: tuple[bytes, ...]) -> None:
+        """Keep *replies*, without their id, for the next who asks the very same."""
+        self._count(sum(len(reply) + _OVERHEAD for reply in replies))
+        self.cache[question] = replies if len(replies) > 1 else replies[0]
+
+    def forget(self) -> None:
+        """Forget what was prepared: names have changed."""
+        self.cache.clear()
+        self._bodies.clear()
+        self._bytes = 0
+
+    def _count(self, more: int) -> None:
+        """Make room for so many bytes: who draws random names or cases could ask for any number."""
+        if self._bytes + more > _BYTES_MAX:
+            self.forget()
+        self._bytes += more
+
+    def _made(self, question: Question, limit: int, said: _Said, apex: bytes) -> tuple[Body, ...]:
+        if said.records:
+            orders = self._orders(said.records)
             return tuple(
-                codec.answer(query, question, limit=limit, answers=order, additional=said.more)[2:]
-                for order in self._orders(said.records)
+                codec.prepare(question, limit=limit, answers=order, additional=said.more) for order in orders
             )
-        return codec.answer(
-            query,
-            question,
-            limit=limit,
-            rcode=codec.NOERROR if said.exists else codec.NXDOMAIN,
-            answers=said.records,
-            authority=() if said.records else (codec.soa_record(found.apex, TTL),),
-            additional=said.more,
-        )[2:]
+        rcode = codec.NOERROR if said.exists else codec.NXDOMAIN
+        authority = (codec.soa_record(apex, TTL),)
+        return (codec.prepare(question, limit=limit, rcode=rcode, authority=authority),)
 
-    def remember(self, question: bytes, reply: Prepared) -> None:
-        """Keep *reply* for the next who asks the very same."""
-        if len(self.cache) >= _CACHE_MAX:
-            self.cache.clear()
-        self.cache[question] = reply
-
-    def _orders(self, records: Sequence[Record]) -> Iterator[list[Record]]:
-        """Yield *records* in several random orders, each of them first in turn."""
-        shuffled = list(records)
-        self._shuffle(shuffled)
+    def _orders(self, records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+        """Yield *records* in several random orders, each of them first in turn unless they are very many."""
+        shuffled = self._random.sample(records, len(records))
         for first in range(min(len(shuffled), _ORDERS)):
             rest = shuffled[:first] + shuffled[first + 1 :]
-            self._shuffle(rest)
+            self._random.shuffle(rest)
             yield [shuffled[first], *rest]
 
     def _find(self, name: bytes, wanted: int) -> _Found | None:

@@ -87,7 +87,7 @@ class Zone:
     def changed(self) -> None:
         """Forget the answers that were prepared from it."""
         for view in self.views:
-            view.cache.clear()
+            view.forget()
 
 
 class Inmate:

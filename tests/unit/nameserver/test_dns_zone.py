@@ -19,8 +19,6 @@ from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pynetwork.dns.view import Prepared
-
 
 class Host:
     """A directory with two networks, ``net`` and ``my.lan``, that tests put endpoints into."""
@@ -60,8 +58,8 @@ class Host:
         wire = dns.message.make_query(name, dns.rdatatype.from_text(kind)).to_wire()
         question = codec.parse(wire)
         assert isinstance(question, Question)
-        prepared = self.directory.inmates[box].view.answer(wire, question, 4096)
-        return None if prepared is None else dns.message.from_wire(wire[:2] + _first(prepared))
+        bodies = self.directory.inmates[box].view.bodies(question, 4096)
+        return None if bodies is None else dns.message.from_wire(codec.reply(wire, question, bodies[0]))
 
     def find(self, box: str, name: str, kind: str = "A") -> object:
         """Return the answers as a sorted list of text, or the rcode when there are none; None: forwarded."""
@@ -72,10 +70,6 @@ class Host:
         found = sorted(str(item) for rrset in message.answer for item in rrset)
         assert found or message.authority[0].rdtype == dns.rdatatype.SOA
         return found or dns.rcode.to_text(message.rcode())
-
-
-def _first(prepared: Prepared) -> bytes:
-    return prepared if isinstance(prepared, bytes) else prepared[0]
 
 
 @pytest.fixture
@@ -139,9 +133,10 @@ def test_an_alias_of_several_is_all_of_them_in_changing_order(host: Host) -> Non
     wire = dns.message.make_query("pool", "A").to_wire()
     question = codec.parse(wire)
     assert isinstance(question, Question)
-    orders = host.directory.inmates["b"].view.answer(wire, question, 4096)
-    assert isinstance(orders, tuple)
-    firsts = Counter(str(dns.message.from_wire(wire[:2] + reply).answer[0][0]) for reply in orders)
+    bodies = host.directory.inmates["b"].view.bodies(question, 4096)
+    assert bodies is not None
+    replies = [dns.message.from_wire(codec.reply(wire, question, body)) for body in bodies]
+    firsts = Counter(str(reply.answer[0][0]) for reply in replies)
     assert firsts == {"10.0.0.10": 1, "10.0.0.11": 1, "10.0.0.12": 1}
 
 
@@ -228,7 +223,7 @@ def test_a_change_empties_the_prepared_answers_of_its_network_alone(host: Host) 
     views = {box: host.directory.inmates[box].view for box in "abf"}
     assert views["a"] is views["b"] is not views["f"]  # alike: one set of prepared answers for all
     for view in views.values():
-        view.remember(b"q", b"r")
+        view.remember(b"q", (b"r",))
     host.join("new", "n", "10.0.0.7/24")
     assert views["a"].cache == {}
     assert views["f"].cache == {b"q": b"r"}
@@ -236,9 +231,18 @@ def test_a_change_empties_the_prepared_answers_of_its_network_alone(host: Host) 
 
 def test_prepared_answers_are_bounded(host: Host) -> None:
     view = host.directory.inmates["a"].view
+    most = 0
     for number in range(5000):
-        view.remember(number.to_bytes(4, "big"), b"r")
-    assert len(view.cache) <= 2048
+        view.remember(number.to_bytes(4, "big"), (bytes(100), bytes(100)))
+        assert host.find("a", f"n{number}.net") == "NXDOMAIN"
+        most = max(most, len(view.cache) + len(view._bodies))
+    assert 100 < most < 2000
+
+
+def test_one_answer_is_prepared_for_all_cases_of_a_name(host: Host) -> None:
+    for name in ("web", "WEB", "wEb"):
+        assert host.find("a", name) == ["10.0.0.2"]
+    assert len(host.directory.inmates["a"].view._bodies) == 1
 
 
 def test_a_sandbox_without_addresses_or_of_the_host_gets_no_server(host: Host) -> None:
