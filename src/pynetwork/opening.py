@@ -131,7 +131,7 @@ class Opening:
             return Companion(mirror, core.records, place, core.namespaces().home, argv)
         from pynetwork.dns.service import Service
 
-        return Service(mirror, core.records, place)
+        return Service(mirror, core.records, place, core.namespaces().home)
 
     def _kernel(
         self, stack: ExitStack, instance: str, store: Store, places: tuple[Path, Path]

@@ -65,7 +65,7 @@ def serve(state_dir: Path, run_dir: Path, ready: Callable[[], object]) -> None:
         mirror = Mirror(store, dict.fromkeys(Records.words, records))
         mirror.load()
         place = Place(run_dir / "dns", entry.value)
-        service = Service(mirror, records, place, is_companion=True)
+        service = Service(mirror, records, place, lambda start: start(), is_companion=True)
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: service.stop())

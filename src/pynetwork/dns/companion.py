@@ -70,7 +70,7 @@ class Companion:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             found = self._place.ask({"op": "ready", "sandbox": sandbox}, _ANSWER_SECONDS)
-            if found is not None and found.get("companion"):
+            if found is not None and found.get("companion") and found.get("settled"):
                 return
             if not self._start():
                 break

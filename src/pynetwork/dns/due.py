@@ -6,6 +6,7 @@ import errno
 import time
 from typing import TYPE_CHECKING, Final
 
+from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ class Due:
         self._seconds = _FIRST_SECONDS
         self._is_told = False
 
-    def failed(self, inmate: Inmate, error: Exception) -> None:
-        """Try again later, each time a little later."""
+    def failed(self, inmate: Inmate, error: Exception) -> bool:
+        """Try again later, each time a little later; returns whether that may be worth waiting for."""
+        is_unwired = isinstance(error, InvalidValueError) or getattr(error, "errno", None) in _UNWIRED
         self.when = time.monotonic() + self._seconds
         self._seconds = min(2 * self._seconds, _MOST_SECONDS)
-        if not self._is_told and getattr(error, "errno", None) not in _UNWIRED:
+        if not self._is_told and not is_unwired:
             self._is_told = True
             logger().warning("dns: no name server in sandbox %s: %s", inmate.id[:12], error)
+        return is_unwired

@@ -44,8 +44,8 @@ class Holder(Protocol):
         """Close the sockets, which another process has by now, once what is under way is answered."""
         ...
 
-    def ready(self, sandbox: str) -> None:
-        """Serve a sandbox at once, if it is to be served."""
+    def ready(self, sandbox: str) -> bool:
+        """Serve a sandbox at once, if it is to be served; returns False when that is to be tried again."""
         ...
 
     def check(self) -> None:
@@ -213,8 +213,8 @@ class Office:
             case "who":
                 return {"companion": self._is_companion, "pid": os.getpid()}
             case "ready":
-                self._holder.ready(str(message.get("sandbox")))
-                return {"companion": self._is_companion}
+                is_settled = self._holder.ready(str(message.get("sandbox")))
+                return {"companion": self._is_companion, "settled": is_settled}
             case "check":
                 self._holder.check()
                 return {"ok": True}

@@ -12,8 +12,10 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pynetwork.dns.due import Due
 from pynetwork.dns.forward import Limits
@@ -25,11 +27,11 @@ from pynetwork.dns.sockets import Sockets, open_sockets
 from pynetwork.dns.statistics import DnsStatistics
 from pynetwork.dns.zone import Directory
 from pynetwork.errors import PynetworkError
-from pynetwork.kernel.netns import Namespaces
+from pynetwork.kernel.netns import entered, namespace_of_thread
 from pynetwork.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pynetwork.dns.place import Place
     from pynetwork.dns.zone import Server
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Service"]
 
+_T = TypeVar("_T")
 _TICK_SECONDS: Final = 0.04  # how late a change of another process is seen when nobody asks
 _IDLE_TICK_SECONDS: Final = 0.1  # the same when there is no sandbox to serve
 _STAND_BY_SECONDS: Final = 1.0
@@ -59,6 +62,7 @@ class Service:
         mirror: The instance's store.
         records: The mirror's table of networks, endpoints and sandboxes.
         place: Where the instance's processes meet.
+        home: Calls a function in the host's network namespace.
         is_companion: Whether this process is there for nothing else: it serves even if another one does,
             which hands over, and stops when there has been nothing to serve for a while.
         limits: Of questions that wait for other servers.
@@ -69,6 +73,7 @@ class Service:
         mirror: Mirror,
         records: Records,
         place: Place,
+        home: Callable[[Callable[[], None]], None],
         *,
         is_companion: bool = False,
         limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -82,7 +87,7 @@ class Service:
         self._busy = time.monotonic()
         self._directory = Directory()
         self._to_open: dict[str, Due] = {}
-        self._namespaces = Namespaces()
+        self._home = home
         self._loop = Loop(self._before)
         self._office = Office(self._loop, place, self, is_companion=is_companion)
         self._server = NameServer(
@@ -108,13 +113,21 @@ class Service:
         self.start()
         deadline = time.monotonic() + _READY_SECONDS
         while (left := deadline - time.monotonic()) > 0:
-            done = threading.Event()
-            self._loop.post(partial(self._hurry, sandbox, done))
-            done.wait(left)
-            if self._office.is_held or self._place.ask({"op": "ready", "sandbox": sandbox}, left):
+            if self._hurried(sandbox, left):
                 return
-            time.sleep(_AGAIN_SECONDS)  # the one who served has just gone
+            time.sleep(_AGAIN_SECONDS)  # it is in the making, or the one who served has just gone
         logger().warning("dns: sandbox %s has no name server yet", sandbox[:12])
+
+    def _hurried(self, sandbox: str, seconds: float) -> bool:
+        """Have a sandbox served at once; returns whether that is done, or is not going to be soon."""
+        outcome: SimpleQueue[bool] = SimpleQueue()
+        self._loop.post(partial(self._hurry, sandbox, outcome))
+        with suppress(Empty):
+            is_settled = outcome.get(timeout=seconds)
+            if self._office.is_held:
+                return is_settled
+        found = self._place.ask({"op": "ready", "sandbox": sandbox}, seconds)
+        return found is not None and bool(found.get("settled"))
 
     def statistics(self) -> DnsStatistics:
         """Return what the server has done so far, in whichever process it is."""
@@ -143,9 +156,9 @@ class Service:
         """Start the thread, unless it runs."""
         with self._starting:
             if self._thread is None and not self._is_closed:
-                thread = threading.Thread(target=self._loop.run, name="pynetwork-dns", daemon=True)
+                thread = threading.Thread(target=self._run, name="pynetwork-dns", daemon=True)
                 self._loop.post(self._office.run_for)
-                self._namespaces.home(thread.start)  # a thread is where its maker is: the host's namespace
+                self._home(thread.start)  # a thread is where its maker is: in the host's namespace
                 self._thread = thread
 
     def wait(self) -> None:
@@ -167,7 +180,6 @@ class Service:
         self._office.close()
         self._server.close()
         self._loop.close()
-        self._namespaces.close()
 
     # Called by whoever changes records, with the mirror's lock held
 
@@ -217,12 +229,11 @@ class Service:
         for identity, sockets in given.items():
             self._server.drain(identity, sockets)
 
-    def ready(self, sandbox: str) -> None:
-        """Serve a sandbox at once, if it is to be served."""
+    def ready(self, sandbox: str) -> bool:
+        """Serve a sandbox at once, if it is to be served; returns False when that is to be tried again."""
         self._refresh(wait=True)
         self._keep_up()
-        if sandbox in self._to_open:
-            self._open(sandbox)
+        return self._open(sandbox)
 
     def check(self) -> None:
         """Serve in the namespaces that the sandboxes have now: a lost one may have been made anew."""
@@ -252,6 +263,10 @@ class Service:
 
     # Keeping up
 
+    def _run(self) -> None:
+        self._at_home = namespace_of_thread()
+        self._loop.run()
+
     def _before(self, happened: bool) -> float:  # noqa: FBT001 - the loop's call
         """Keep up with the records, between two looks at the sockets; returns how long the next may take."""
         if not self._office.is_held:
@@ -277,12 +292,12 @@ class Service:
         self._take_in()
         self._close_left()
 
-    def _hurry(self, sandbox: str, done: threading.Event) -> None:
+    def _hurry(self, sandbox: str, outcome: SimpleQueue[bool]) -> None:
+        is_settled = False
         if self._office.is_held:
             self._keep_up()
-            if sandbox in self._to_open:
-                self._open(sandbox)
-        done.set()
+            is_settled = self._open(sandbox)
+        outcome.put(is_settled)
 
     def _check_then(self, done: threading.Event) -> None:
         if self._office.is_held:
@@ -335,17 +350,18 @@ class Service:
             self._open(due[0])
         return len(due) > 1
 
-    def _open(self, identity: str) -> None:
-        inmate = self._directory.inmates[identity]
-        if inmate.netns is None:
-            return
+    def _open(self, identity: str) -> bool:
+        """Open the sockets of a sandbox, if it is to have any; returns False when that may work soon."""
+        inmate = self._directory.inmates.get(identity)
+        if identity not in self._to_open or inmate is None or inmate.netns is None:
+            return True
         try:
-            sockets = self._namespaces.call(inmate.netns, open_sockets)
+            sockets = self._visit(inmate.netns, open_sockets)
         except (OSError, PynetworkError) as error:
-            self._to_open[identity].failed(inmate, error)
-            return
+            return not self._to_open[identity].failed(inmate, error)
         self._server.serve(inmate, sockets)
         del self._to_open[identity]
+        return True
 
     def _dial(self, server: Server, kind: int) -> socket.socket:
         """Open a socket from where *server* is asked."""
@@ -354,6 +370,17 @@ class Service:
         if server.netns is None:
             return make()
         try:
-            return self._namespaces.call(server.netns, make)
+            return self._visit(server.netns, make)
         except PynetworkError as error:
             raise OSError(errno.ENONET, str(error)) from error
+
+    def _visit(self, netns: str, function: Callable[[], _T]) -> _T:
+        """Call *function* in a namespace, in this thread, which is nobody else's."""
+        try:
+            with entered(netns):
+                return function()
+        except OSError as error:
+            if namespace_of_thread() != self._at_home:  # where nothing that follows would be right
+                logger().critical("dns: no way back from %s, the server ends: %s", netns, error)
+                self._loop.stop()
+            raise

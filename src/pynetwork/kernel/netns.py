@@ -31,6 +31,7 @@ __all__ = [
     "entered",
     "is_pinned",
     "make_directory",
+    "namespace_of_thread",
     "open_namespace",
     "remove_directory",
     "unpin",
@@ -110,7 +111,7 @@ class Namespaces:
 
     def home(self, function: Callable[[], T]) -> T:
         """Return what *function* returns when it is called in the host's own namespace."""
-        if not self._closed and _identity(os.stat(_OWN)) == self._home_id:  # noqa: PTH116 - often asked
+        if not self._closed and namespace_of_thread() == self._home_id:
             return function()  # the calling thread is there
 
         def at_home() -> T:
@@ -272,6 +273,11 @@ class Namespaces:
                 job.error = UnavailableError("the namespace worker was lost; try again")
                 job.done.release()
         jobs.put(None)
+
+
+def namespace_of_thread() -> tuple[int, int]:
+    """Return what tells the network namespace that the calling thread is in from others."""
+    return _identity(os.stat(_OWN))  # noqa: PTH116 - a magic link, followed
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
