@@ -306,10 +306,7 @@ class Controller:
 
         What this process has done so far is not among the :meth:`events` after it.
         """
-        self._core.check_open()
-        self._core.engine.journal.settle()
-        with self._core.reading():
-            return self._core.engine.mirror.revision
+        return self._core.revision()
 
     def events(
         self,
@@ -336,14 +333,17 @@ class Controller:
             InvalidValueError: Malformed, or a revision that there was none of yet.
             HistoryLostError: Too much has happened since; also raised by the iterator, when it is slow.
         """
-        from pynetwork.events import EventReader
+        return self._core.follow(since, timeout=timeout, kinds=kinds)
 
-        self._core.check_open()
-        if since is None:
-            self._core.engine.journal.settle()
-        reader = EventReader(self._core.engine.mirror.store, since, timeout=timeout, kinds=kinds)
-        self._core.readers.add(reader)
-        return reader
+    def metrics(self) -> str:
+        """
+        Return the counters of this process and of the instance, for Prometheus.
+
+        Text of its exposition format 0.0.4: serve it as ``text/plain; version=0.0.4``.
+        """
+        from pynetwork.metrics import render
+
+        return render(self._core)
 
     def statistics(self) -> dict[str, int]:
         """Return how many objects there are, and how many requests are under way."""

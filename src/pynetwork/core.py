@@ -15,7 +15,7 @@ from pynetwork.errors import NotFoundError, PynetworkError
 from pynetwork.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
     from random import Random
 
@@ -205,6 +205,24 @@ class Core:
 
             found = self._namespaces = Namespaces()
         return found
+
+    def revision(self) -> int:
+        """Return the revision of the records, with all that this process has done."""
+        self.check_open()
+        self.engine.journal.settle()
+        with self.reading():
+            return self.engine.mirror.revision
+
+    def follow(self, since: object, *, timeout: float | None, kinds: Collection[str] | None) -> EventReader:
+        """Return a reader of events, see :meth:`Controller.events`."""
+        from pynetwork.events import EventReader
+
+        self.check_open()
+        if since is None:
+            self.engine.journal.settle()
+        reader = EventReader(self.engine.mirror.store, since, timeout=timeout, kinds=kinds)
+        self.readers.add(reader)
+        return reader
 
     def close(self) -> None:
         """Refuse further use. Idempotent."""

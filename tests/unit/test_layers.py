@@ -35,7 +35,7 @@ FLOORS = (
         "network",
         "endpoint",
     ),
-    ("assembly", "controller", "doctor", "opening", "overview", "removal", "repair"),
+    ("assembly", "controller", "doctor", "metrics", "opening", "overview", "removal", "repair"),
     ("__init__", "agent", "oci_hook"),
 )
 KERNEL_ONLY = {"pyroute2", "ovs", "iptc"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import attrs
 
+from pynetwork.engine.counters import Counters
 from pynetwork.engine.intent import Draft, Intent
 from pynetwork.engine.journal import DONE, put_plans
 from pynetwork.engine.lost import without_lost
@@ -54,6 +55,9 @@ class Engine:
         kernel: The host.
         journal: Where requests are written.
         is_alive: Whether the process of an identity still runs.
+
+    Attributes:
+        counters: What it has done so far.
     """
 
     mirror: Mirror
@@ -61,6 +65,7 @@ class Engine:
     kernel: Kernel
     journal: Journal
     is_alive: Callable[[str], bool]
+    counters: Counters = attrs.field(factory=Counters, init=False)
     _abandoned: set[str] = attrs.field(factory=set, init=False)
 
     def request(self, build: Callable[[Draft], _T]) -> _T:
@@ -80,15 +85,19 @@ class Engine:
             StoreError: The store cannot be written; the host is as before.
         """
         deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            draft = Draft()
-            with self.mirror.lock:
-                result, busy, intent = self._try(draft, build)
-            if intent is not None:
-                self._carry_out(draft, intent)
-                return result  # type: ignore[return-value]  # set together with the intent
-            if busy is not None:
-                self._wait(busy, draft.what, deadline)
+        with self.counters.attempt() as attempt:
+            while True:
+                draft = Draft()
+                try:
+                    with self.mirror.lock:
+                        result, busy, intent = self._try(draft, build)
+                finally:
+                    attempt.what = draft.what
+                if intent is not None:
+                    self._carry_out(draft, intent)
+                    return result  # type: ignore[return-value]  # set together with the intent
+                if busy is not None:
+                    self._wait(busy, draft.what, deadline)
 
     def _try(
         self, draft: Draft, build: Callable[[Draft], _T]
@@ -162,7 +171,9 @@ class Engine:
             draft.failed += self.force(draft.repairs)
             if steps:
                 # To take away what is gone already, whoever took it, is no failure.
+                began = time.perf_counter()
                 self.kernel.apply(steps, replay=draft.finish)
+                self.counters.applied(time.perf_counter() - began)
             self.journal.complete(intent, draft)
         except StepFailedError as error:
             leftovers = self._undo(old, progress(old, error.to_undo))

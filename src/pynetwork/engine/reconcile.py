@@ -129,7 +129,9 @@ def reconcile(engine: Engine, *, dry_run: bool = False, adopt: Callable[[], Adop
         _tell(engine, "drift.failed", {scope: errors for scope, errors in lines.items() if errors})
         done = {scope: [str(s) for s in steps] for scope, steps in found.items() if not lines[scope]}
         _tell(engine, "drift.repaired", done)
-        failed += (line for errors in lines.values() for line in errors)
+        wrong = [line for errors in lines.values() for line in errors]
+        failed += wrong
+        engine.counters.reconcile(found=sum(map(len, found.values())), failed=len(wrong))
     return Report(
         dry_run=dry_run,
         finished=tuple(intent.what for intent in dead if intent.finish),

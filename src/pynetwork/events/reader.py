@@ -65,6 +65,11 @@ class EventReader(Iterator[Event]):
         with self._lock:
             return self._ready[0].revision - 1 if self._ready else self._fetched
 
+    @property
+    def fetched(self) -> int:
+        """The revision up to which it has read, ahead of what it has returned."""
+        return self._fetched
+
     def __next__(self) -> Event:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while not self._closed.is_set():
