@@ -12,7 +12,7 @@ from pynetwork.log import logger
 if TYPE_CHECKING:
     from pynetwork.dns.zone import Inmate
 
-__all__ = ["Due"]
+__all__ = ["Due", "is_unwired"]
 
 _FIRST_SECONDS: Final = 0.01
 _MOST_SECONDS: Final = 2.0
@@ -33,11 +33,16 @@ class Due:
         self._is_told = False
 
     def failed(self, inmate: Inmate, error: Exception) -> bool:
-        """Try again later, each time a little later; returns whether that may be worth waiting for."""
-        is_unwired = isinstance(error, InvalidValueError) or getattr(error, "errno", None) in _UNWIRED
+        """Try again later, each time a little later; returns whether this is news."""
         self.when = time.monotonic() + self._seconds
         self._seconds = min(2 * self._seconds, _MOST_SECONDS)
-        if not self._is_told and not is_unwired:
+        if not self._is_told and not is_unwired(error):
             self._is_told = True
             logger().warning("dns: no name server in sandbox %s: %s", inmate.id[:12], error)
-        return is_unwired
+            return True
+        return False
+
+
+def is_unwired(error: Exception) -> bool:
+    """Whether opening failed because a sandbox is in the making, or going: it is worth waiting for."""
+    return isinstance(error, InvalidValueError) or getattr(error, "errno", None) in _UNWIRED

@@ -17,7 +17,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from pynetwork.dns.due import Due
+from pynetwork.dns.due import Due, is_unwired
 from pynetwork.dns.forward import Limits
 from pynetwork.dns.host import HostServers
 from pynetwork.dns.loop import Loop
@@ -26,6 +26,7 @@ from pynetwork.dns.server import NameServer, place_of
 from pynetwork.dns.sockets import Sockets, open_sockets
 from pynetwork.dns.statistics import DnsStatistics
 from pynetwork.dns.zone import Directory
+from pynetwork.engine.journal import tell
 from pynetwork.errors import PynetworkError
 from pynetwork.kernel.netns import entered, namespace_of_thread
 from pynetwork.log import logger
@@ -358,7 +359,10 @@ class Service:
         try:
             sockets = self._visit(inmate.netns, open_sockets)
         except (OSError, PynetworkError) as error:
-            return not self._to_open[identity].failed(inmate, error)
+            if self._to_open[identity].failed(inmate, error):
+                event = {"kind": "dns.failed", "scope": f"sandbox/{identity}", "details": [str(error)]}
+                tell(self._mirror, "dns", [event])
+            return not is_unwired(error)
         self._server.serve(inmate, sockets)
         del self._to_open[identity]
         return True

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pynetwork.plan import Plan
     from pynetwork.store import Compare
 
-__all__ = ["DONE", "REMEMBERED", "TOLD", "Journal", "put_plans"]
+__all__ = ["DONE", "REMEMBERED", "TOLD", "Journal", "put_plans", "tell"]
 
 #: First words of the keys whose past tells what happened: objects, requests, and what was told.
 REMEMBERED: Final = ("network", "endpoint", "port", "sandbox", "journal", "event")
@@ -115,10 +115,7 @@ class Journal:
             source: Who tells: a word.
             events: Each a ``kind``, the ``scope`` it is about, and ``details``.
         """
-        try:
-            self.mirror.transact([], [Put(f"{TOLD}{source}", encode({"events": list(events)}))])
-        except StoreError as error:
-            logger().warning("cannot tell what happened: %s", error)
+        tell(self.mirror, source, events)
 
     def claim(self, intent: Intent) -> Intent | None:
         """Make the intent of a dead process that of this one; None when another was faster."""
@@ -175,6 +172,14 @@ class Journal:
             key = lock_key(name)
             compares.append(Absent(key) if revision is None else Unchanged(key, revision))
         return compares
+
+
+def tell(mirror: Mirror, source: str, events: Sequence[Mapping[str, object]]) -> None:
+    """Write what happened, see :meth:`Journal.tell`."""
+    try:
+        mirror.transact([], [Put(f"{TOLD}{source}", encode({"events": list(events)}))])
+    except StoreError as error:
+        logger().warning("cannot tell what happened: %s", error)
 
 
 def put_plans(plans: Mapping[str, Plan]) -> list[Operation]:

@@ -30,6 +30,7 @@ class EventKind(StrEnum):
     DRIFT_FOUND = "drift.found"
     DRIFT_REPAIRED = "drift.repaired"
     DRIFT_FAILED = "drift.failed"
+    DNS_FAILED = "dns.failed"
 
 
 @attrs.frozen(kw_only=True)
