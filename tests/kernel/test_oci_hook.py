@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import cannot_run
 
 import pynetwork
 from pynetwork import Controller
@@ -33,10 +34,11 @@ SECONDS = 60.0
 
 
 class Runtime:
-    """runc, with containers of its own; each has a name, a bundle and nothing but busybox in it."""
+    """runc or crun, with containers of its own; each has a name, a bundle and nothing but busybox in it."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, program: str) -> None:
         self._place = place
+        self._program = program
         self._root = place / "rootfs"
         (self._root / "bin").mkdir(parents=True)
         for directory in ("proc", "dev", "sys", "etc", "www"):
@@ -49,11 +51,11 @@ class Runtime:
         self.names: list[str] = []
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run runc. What a container writes goes to a file, which nobody waits for."""
+        """Run it. What a container writes goes to a file, which nobody waits for."""
         errors = self._place / "errors"
         with (self._place / "output").open("w+") as output, errors.open("w+") as error:
             done = subprocess.run(
-                ["runc", "--root", str(self._place / "runc"), *arguments],
+                [self._program, "--root", str(self._place / "state"), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=error,
@@ -80,7 +82,7 @@ class Runtime:
         self.names.append(name)
         bundle = self._place / name
         bundle.mkdir()
-        self.command("spec", "--bundle", str(bundle))
+        subprocess.run(["runc", "spec", "--bundle", str(bundle)], check=True)
         path = bundle / "config.json"
         config: dict[str, Any] = json.loads(path.read_text())
         config["process"]["terminal"] = False
@@ -119,8 +121,18 @@ class Runtime:
 
 
 @pytest.fixture
-def runtime(tmp_path: Path, host: PrivateHost) -> Iterator[Runtime]:
-    runtime = Runtime(tmp_path)
+def program() -> str:
+    """The runtime that is used."""
+    return "runc"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, host: PrivateHost, program: str) -> Iterator[Runtime]:
+    if shutil.which(program) is None:
+        cannot_run(f"{program} is missing")
+    if program == "crun":  # it refuses hosts that have control groups of both versions
+        host.run(["umount", "/sys/fs/cgroup/unified"], check=False)
+    runtime = Runtime(tmp_path, program)
     try:
         yield runtime
     finally:
@@ -161,6 +173,7 @@ def fetched(port: int) -> str:
     return answer.rpartition(b"\r\n")[2].decode()
 
 
+@pytest.mark.parametrize("program", ["runc", "crun"])
 @pytest.mark.parametrize("point", ["createRuntime", "prestart"])
 def test_a_container_gets_the_networks_that_its_annotations_name(
     point: str, runtime: Runtime, networks: Controller, soon: Callable[[Callable[[], bool]], bool]

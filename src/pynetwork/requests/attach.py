@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pynetwork.engine.codec import changed
-from pynetwork.errors import ConflictError, InvalidValueError
+from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError
 from pynetwork.plan import Plan
 from pynetwork.requests.common import network_scope, sandbox_lock, sandbox_scope
 from pynetwork.requests.membership import new_link, plan_join, plan_ports
@@ -21,17 +21,36 @@ if TYPE_CHECKING:
     from pynetwork.resources import Resource
     from pynetwork.specs import SandboxSpec
 
-__all__ = ["attach", "detach", "parse_source"]
+__all__ = ["attach", "detach", "find_source"]
 
 
-def parse_source(netns: object) -> str:
-    """Return the path of the namespace that a sandbox is to be attached to."""
+def find_source(core: Core, sandbox: SandboxSpec, netns: object) -> str | None:
+    """
+    Return the path of the namespace that a sandbox is to be attached to; None when it is there already.
+
+    Args:
+        core: The instance.
+        sandbox: The sandbox.
+        netns: The path of a file, an open file, or the id of a process.
+
+    Raises:
+        NotFoundError: There is no such namespace, or no longer.
+        InvalidValueError: Malformed, or it is the host's own.
+    """
     if netns is None or netns in (HOST_NETNS, LATER_NETNS):
         msg = f"invalid namespace {netns!r}: a path, a process id or an open file is expected"
         raise InvalidValueError(msg)
-    path = parse_netns(netns)
-    assert path is not None  # noqa: S101 - only None stands for None
-    return path
+    path = str(parse_netns(netns))
+    look = core.engine.kernel.namespace_id
+    found = look(path)
+    if found is None:
+        msg = f"cannot attach sandbox {sandbox.name!r}: {path} is no network namespace, or no longer"
+        raise NotFoundError(msg)
+    if found == look(None):
+        msg = f"cannot attach sandbox {sandbox.name!r}: {path} is the host's own namespace"
+        raise InvalidValueError(msg)
+    is_there = sandbox.attached and sandbox.netns is not None and found == look(sandbox.netns)
+    return None if is_there else path
 
 
 def attach(core: Core, draft: Draft, identity: str, source: str, avoid: Avoided = ()) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pynetwork.core import Handle
-from pynetwork.errors import InvalidValueError, NotFoundError
-from pynetwork.requests.attach import attach, detach, parse_source
+from pynetwork.errors import NotFoundError
+from pynetwork.requests.attach import attach, detach, find_source
 from pynetwork.requests.avoiding import avoiding_taken_ports
 from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
@@ -169,22 +169,20 @@ class Sandbox(Handle):
             PortTakenError: Somebody has a host port by now that one of its endpoints publishes.
             ApplyError: The host refused a step; it is as before.
         """
-        source = parse_source(netns)
-        spec, look = self._spec, self._core.engine.kernel.namespace_id
-        found = look(source)
-        if found is None:
-            msg = f"cannot attach sandbox {spec.name!r}: {source} is no network namespace, or no longer"
-            raise NotFoundError(msg)
-        if found == look(None):
-            msg = f"cannot attach sandbox {spec.name!r}: {source} is the host's own namespace"
-            raise InvalidValueError(msg)
-        if spec.attached and spec.netns is not None and found == look(spec.netns):
-            return
-        avoiding_taken_ports(
-            self._core,
-            lambda avoid: lambda draft: attach(self._core, draft, self.id, source, avoid),
-            lambda: [port for endpoint in self.endpoints for port in endpoint.ports],
-        )
+        source = find_source(self._core, self._spec, netns)
+        if source is not None:
+            avoiding_taken_ports(
+                self._core,
+                lambda avoid: lambda draft: attach(self._core, draft, self.id, source, avoid),
+                lambda: [port for endpoint in self.endpoints for port in endpoint.ports],
+            )
+
+    def plan_attach(self, netns: object) -> Steps:
+        """Return the steps that :meth:`attach` would take, none when it is there already."""
+        source = find_source(self._core, self._spec, netns)
+        if source is None:
+            return self._core.rehearse(lambda _: None)
+        return self._core.rehearse(lambda draft: attach(self._core, draft, self.id, source))
 
     def detach(self) -> None:
         """
@@ -194,6 +192,10 @@ class Sandbox(Handle):
             ConflictError: It has none, or that is the host's own.
         """
         self._core.request(lambda draft: detach(self._core, draft, self.id))
+
+    def plan_detach(self) -> Steps:
+        """Return the steps that :meth:`detach` would take."""
+        return self._core.rehearse(lambda draft: detach(self._core, draft, self.id))
 
     def run(
         self,

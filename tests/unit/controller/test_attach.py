@@ -18,6 +18,7 @@ from pynetwork import (
     NotFoundError,
     PynetworkError,
 )
+from pynetwork.plan import Verb
 from pynetwork.resources import Netns, PublishedPort, Veth
 from pynetwork.testing import Chaos, FakeKernel, fake_surroundings
 
@@ -394,3 +395,32 @@ class TestJunk:
             pass
         with pytest.raises(PynetworkError, match="closed file"):
             waiting[0].attach(file)
+
+
+class TestRehearsals:
+    def test_steps_are_told_and_not_taken(
+        self, controller: Controller, waiting: tuple[Sandbox, Endpoint], kernel: FakeKernel
+    ) -> None:
+        sandbox, _ = waiting
+        revision, log = controller.revision, kernel.log
+        planned = sandbox.plan_attach(NAMED)
+        assert "mount --bind /run/netns/x" in planned.render()
+        assert "ip link add" in planned.render()
+        assert (controller.revision, kernel.log) == (revision, log)
+        sandbox.attach(NAMED)
+        taken = [step for step in kernel.log[len(log) :] if step.verb is not Verb.EMIT]
+        assert [step.resource.kind for step in taken] == [step.resource.kind for step in planned]
+        assert sandbox.plan_attach(NAMED) == ()
+        log = kernel.log
+        planned = sandbox.plan_detach()
+        assert kernel.log == log
+        sandbox.detach()
+        taken = [step for step in kernel.log[len(log) :] if step.verb is not Verb.EMIT]
+        assert tuple(taken) == planned
+
+    def test_what_is_refused_is_refused(self, waiting: tuple[Sandbox, Endpoint]) -> None:
+        sandbox, _ = waiting
+        with pytest.raises(NotFoundError, match="no longer"):
+            sandbox.plan_attach("/run/netns/y")
+        with pytest.raises(ConflictError, match="cannot be detached"):
+            sandbox.plan_detach()
