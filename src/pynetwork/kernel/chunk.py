@@ -305,15 +305,20 @@ class Chunk:
             return
         sent = list(self._pending)
         self._pending.clear()
-        errors = self._socket.batch([message for _, message in sent])
+        errors = self._batch(sent)
         if any(_may_succeed_later(sent[number][1], error) for number, error in errors.items()):
             again = _to_repeat([message for _, message in sent], errors)
             self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in again)
             sent = self._rebuild([sent[number][0] for number in again])
-            errors = self._socket.batch([message for _, message in sent])
+            errors = self._batch(sent)
         self._outcome.done.update(p for n, (p, _) in enumerate(sent) if n not in errors)
         for number, error in errors.items():
             self._outcome.fail(sent[number][0], error)
+
+    def _batch(self, sent: Sequence[tuple[int, Message]]) -> dict[int, NetlinkError]:
+        """Send messages; return which of them were refused, unless there was nothing to do for them."""
+        errors = self._socket.batch([message for _, message in sent])
+        return {number: error for number, error in errors.items() if not _is_idle(sent[number][1], error)}
 
     def _rebuild(self, positions: Sequence[int]) -> list[tuple[int, Message]]:
         """
@@ -349,6 +354,11 @@ def _to_repeat(messages: Sequence[Message], errors: Collection[int]) -> list[int
             rest = range(number + 1, len(messages))
             again.update(takewhile(lambda each: not messages[each].flags & NLM_F_EXCL, rest))
     return sorted(again)
+
+
+def _is_idle(message: Message, error: NetlinkError) -> bool:
+    """Whether a link was told to make no IPv6 addresses of itself where there is no IPv6."""
+    return error.errno == errno.EAFNOSUPPORT and message.kind == rtnl.RTM_SETLINK
 
 
 def _may_succeed_later(message: Message, error: NetlinkError) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.plan import Verb
-from pynetwork.resources import Bridge, Netns, Veth
+from pynetwork.resources import Address, Bridge, Netns, Veth
 
 if TYPE_CHECKING:
     from pynetwork.plan import Step
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["check_privileges", "explained"]
 
 _NEEDED: Final = {12: "CAP_NET_ADMIN", 21: "CAP_SYS_ADMIN"}  # linux/capability.h
+
+# What the kernel says to an IPv6 address where IPv6 is switched off for the interface, at boot, or left out.
+_NO_IPV6: Final = frozenset({errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
 
 
 def check_privileges() -> None:
@@ -41,8 +44,15 @@ def explained(error: OSError | PynetworkError, step: Step) -> OSError | Pynetwor
     """Return *error* with what it means for *step* added, where that is known."""
     if not isinstance(error, OSError) or error.errno is None:
         return error
-    hint = _hint(error.errno, step)
-    return type(error)(error.errno, f"{error.strerror} ({hint})") if hint else error
+    resource, code = step.resource, error.errno
+    hint = _hint_of_address(code, resource) if isinstance(resource, Address) else _hint(code, step)
+    return type(error)(code, f"{error.strerror} ({hint})") if hint else error
+
+
+def _hint_of_address(code: int, address: Address) -> str:
+    if ":" in address.cidr and code in _NO_IPV6:
+        return f"IPv6 is switched off on {address.dev}, or the kernel has none"
+    return ""
 
 
 def _hint(code: int, step: Step) -> str:

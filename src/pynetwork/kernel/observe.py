@@ -177,7 +177,8 @@ class Observer:
         try:
             return enter.home(read) if item.netns is None else enter.call(item.netns, read)
         except OSError:
-            return None
+            is_moot = not isinstance(item, TxChecksum) and sysctl.is_moot(item.name)
+            return item if is_moot else None
 
     def _bridge(self, item: Bridge) -> Bridge | None:
         place = self._place(None)

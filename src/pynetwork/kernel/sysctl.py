@@ -8,7 +8,7 @@ from typing import Final
 
 from pynetwork.errors import InvalidValueError
 
-__all__ = ["path_of", "read", "write"]
+__all__ = ["has_ipv6", "is_moot", "path_of", "read", "write"]
 
 _ROOT: Final = "/proc/sys/"
 
@@ -33,6 +33,16 @@ def path_of(name: str) -> str:
     return _ROOT + "/".join(parts)
 
 
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6: it may be left out, or switched off at boot (``ipv6.disable=1``)."""
+    return Path(_ROOT, "net/ipv6").exists()
+
+
+def is_moot(name: str) -> bool:
+    """Whether a setting is about IPv6 and the kernel has none."""
+    return name.startswith(("net.ipv6.", "net/ipv6/")) and not has_ipv6()
+
+
 def read(name: str) -> str:
     """Return the value of a setting, blanks between its numbers as single ones."""
     return " ".join(Path(path_of(name)).read_text(encoding="ascii").split())
@@ -47,8 +57,8 @@ def write(name: str, value: str) -> None:
                 file.seek(0)  # anywhere else the kernel ignores what is written
                 file.write(value.encode())
     except FileNotFoundError as error:
-        if name.startswith("net.ipv6.") and not Path(_ROOT, "net/ipv6").exists():
-            return  # a kernel without IPv6, which there is nothing to set on
+        if is_moot(name):
+            return
         msg = f"the kernel has no sysctl {name} (is the feature, or the interface, there?)"
         raise OSError(errno.ENOENT, msg) from error
     except OSError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pynetwork.errors import InvalidValueError, PortTakenError, PynetworkError, UnavailableError
+from pynetwork.kernel import sysctl
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.iptables import layout
 from pynetwork.kernel.iptables.client import Worker, WorkerLostError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from pynetwork.plan import Step
 
 __all__ = ["IptablesFirewall"]
-
-_IPV6: Final = Path("/proc/sys/net/ipv6")
 
 Edits = dict[str, list[dict[str, Any]]]
 
@@ -268,7 +266,7 @@ def _places(resource: Rules) -> dict[str, tuple[str, ...]]:
 
 def _versions() -> tuple[int, ...]:
     """Return the families that the kernel has at all."""
-    return (4, 6) if _IPV6.exists() else (4,)
+    return (4, 6) if sysctl.has_ipv6() else (4,)
 
 
 def _error(answer: Message, step: Step | None) -> Exception:
