@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 from typing import TYPE_CHECKING
@@ -123,10 +124,71 @@ def _member(group: str, interface: str) -> socket.socket:
     return ear
 
 
-def test_pings_of_containers_are_answered_whoever_asks_from_inside(lab: Lab) -> None:
-    network = lab.network("n", 1)
-    box, sibling = lab.box(network, "box"), lab.box(network, "sibling")
-    for version in (4, 6):
-        assert lab.ping(box, sibling.addresses[version])
-        assert lab.ping(box, LAN[version])
-        assert lab.ping(lab.home, box.addresses[version])
+def test_loopback_addresses_of_the_host_are_out_of_reach_of_containers(lab: Lab) -> None:
+    """Although packets to them are routable on our bridges, for the host's own sake."""
+    box = lab.box(lab.network("n", 1), "box")
+    assert is_heard(box, GATEWAYS[4], lab.home)
+    box.ip("route", "flush", "table", "local", "127.0.0.0/8")
+    box.ip("route", "add", "127.0.0.0/8", "via", GATEWAYS[4], "src", box.addresses[4])
+    box.sandbox.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"], check=True)
+    assert not is_heard(box, "127.0.0.1", lab.home, wanted=False)
+
+
+def test_an_endpoint_without_an_address_may_ask_for_one_and_for_nothing_else(lab: Lab) -> None:
+    """By DHCP (RFC 2131, 4.1)."""
+    box = lab.box(lab.network("n", 1), "box")
+    box.ip("-4", "address", "flush", "dev", "eth0")
+    box.ip("route", "add", "default", "dev", "eth0")
+    heard = {}
+    for port in (67, 4000):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
+            ear.bind(("", port))
+            with box.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mouth:
+                mouth.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                mouth.bind(("", 68))
+                mouth.sendto(b"!", ("255.255.255.255", port))
+            ear.settimeout(10 if port == 67 else 0.3)
+            try:
+                heard[port] = ear.recvfrom(99)[1]
+            except TimeoutError:
+                heard[port] = None
+    assert heard == {67: ("0.0.0.0", 68), 4000: None}
+
+
+def test_link_local_addresses_reach_the_gateway_s(lab: Lab) -> None:
+    """They are how neighbours find each other, whatever else they may say (RFC 4861)."""
+    box = lab.box(lab.network("n", 1), "box", link_local=["fe80::b"])
+    mac = bytes.fromhex(bridge_mac(lab, box.endpoint.network).replace(":", ""))
+    gateway = ipaddress.IPv6Address(
+        b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
+    )
+    assert lab.ping(box, f"{gateway}%eth0")
+
+
+def test_the_user_s_chain_comes_first(lab: Lab) -> None:
+    web = lab.box(lab.network("n", 1), "web", ["8000:80", "8000:80/udp"])
+    published = everywhere(lab.lan, HOST, 8000)
+    check({"web": published, "lan": everywhere(web, LAN)})
+    instance = lab.controller._core.instance[:8]
+    chain = f"inet pynetwork-{instance} user"
+    lines = [f"nft add rule {chain} udp dport 80 drop", f"nft flush chain {chain}"]
+    if lab.controller._core.engine.kernel.firewall().name == "iptables":  # type: ignore[attr-defined]
+        chain = f"PYNETWORK-USER-{instance}"
+        programs = ("iptables-legacy", "ip6tables-legacy")
+        lines = [f"{program} -A {chain} -p udp --dport 80 -j DROP" for program in programs]
+        lines += [f"{program} -F {chain}" for program in programs]
+    for line in lines[: len(lines) // 2]:
+        lab.host.run(line.split())
+    tcp = [question for question in published if question.proto == "tcp"]
+    check({"web": tcp}, [question for question in published if question.proto == "udp"])
+    for line in lines[len(lines) // 2 :]:
+        lab.host.run(line.split())
+
+
+@pytest.mark.parametrize("lab", ["iptables"], indirect=True)
+def test_what_iptables_accepts_for_us_is_past_the_host_s_own_policy(lab: Lab) -> None:
+    """Where our rules come first, as they do by default, to accept is final."""
+    for program in ("iptables-legacy", "ip6tables-legacy"):
+        lab.host.run([program, "-P", "FORWARD", "DROP"])
+    web = lab.box(lab.network("n", 1), "web", ["8000:80", "8000:80/udp"])
+    check({"lan": everywhere(web, LAN), "web": everywhere(lab.lan, HOST, 8000)})
