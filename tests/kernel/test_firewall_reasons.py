@@ -128,7 +128,7 @@ def test_loopback_addresses_of_the_host_are_out_of_reach_of_containers(lab: Lab)
     """Although packets to them are routable on our bridges, for the host's own sake."""
     box = lab.box(lab.network("n", 1), "box")
     assert is_heard(box, GATEWAYS[4], lab.home)
-    box.ip("route", "flush", "table", "local", "127.0.0.0/8")
+    box.ip("route", "flush", "table", "local", "root", "127.0.0.0/8")
     box.ip("route", "add", "127.0.0.0/8", "via", GATEWAYS[4], "src", box.addresses[4])
     box.sandbox.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"], check=True)
     assert not is_heard(box, "127.0.0.1", lab.home, wanted=False)

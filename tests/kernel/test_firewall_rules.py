@@ -43,7 +43,7 @@ def test_a_port_on_a_loopback_address_is_for_the_host_alone(lab: Lab) -> None:
     sibling = lab.box(network, "sibling")
     lab.servers.add(lab.home, [70], "127.0.0.1")
     for ip, setting in ((lab.machine.run, "eth0"), (sibling.sandbox.run, "eth0")):
-        ip(["ip", "route", "flush", "table", "local", "127.0.0.0/8"])
+        ip(["ip", "route", "flush", "table", "local", "root", "127.0.0.0/8"])
         ip(["sh", "-c", f"echo 1 >/proc/sys/net/ipv4/conf/{setting}/route_localnet"])
     lab.machine.run(["ip", "route", "add", "127.0.0.0/8", "via", HOST[4], "src", LAN[4]])
     sibling.ip("route", "add", "127.0.0.0/8", "via", "10.88.1.1", "src", sibling.addresses[4])
