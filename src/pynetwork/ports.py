@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -182,7 +181,9 @@ class PortBinding:
 
     def at(self, host_port: int) -> PortBinding:
         """Return it with its host port chosen: a number that was checked already."""
-        chosen = copy(self)
+        chosen: PortBinding = object.__new__(PortBinding)
+        for name in _FIELDS:
+            object.__setattr__(chosen, name, getattr(self, name))
         object.__setattr__(chosen, "host_port", host_port)
         return chosen
 
@@ -203,6 +204,9 @@ class PortBinding:
         elif parts:
             parts.append("")
         return f"{':'.join([*parts, _text(self.first, self.last)])}/{self.proto}"
+
+
+_FIELDS: Final = tuple(field.name for field in attrs.fields(PortBinding))
 
 
 def _text(first: int, last: int) -> str:

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.kernel.nfnetlink import Item
 from pynetwork.resources.ruleset import SETS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from pynetwork.resources.ruleset import Element, Field
 
 __all__ = ["PROTOCOLS", "pack"]
 
 #: Numbers of the protocols that have ports.
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
-_SIZES: Final = {
-    "ifname": 16,
-    "inet_proto": 1,
-    "inet_service": 2,
-    "ipv4_addr": 4,
-    "ipv6_addr": 16,
-    "ether_addr": 6,
-}
+_NAME_SIZE: Final = 16  # IFNAMSIZ
 
 
 def pack(element: Element) -> list[Item]:
     """Return *element* as the kernel keeps it: one item, or two that are the ends of an interval."""
     kind = SETS[element.of]
+    if not kind.interval:
+        key, data = map(
+            _concatenated, (map(_pack, element.key, kind.key), map(_pack, element.data, kind.data))
+        )
+        return [Item(key, data=data)]
     fields = [_bounds(field, type_) for field, type_ in zip(element.key, kind.key, strict=True)]
     data = _concatenated([_bounds(f, t)[0] for f, t in zip(element.data, kind.data, strict=True)])
     first = _concatenated([low for low, _ in fields])
     last = _concatenated([high for _, high in fields])
-    if not kind.interval:
-        return [Item(first, data=data)]
     if len(fields) > 1:
         return [Item(first, key_end=last, data=data)]
     # A set of one field keeps where an interval begins, and where the next thing does.
@@ -45,10 +42,11 @@ def pack(element: Element) -> list[Item]:
     return [Item(first, data=data), Item(after.to_bytes(len(last), "big"), is_end=True)]
 
 
-def _concatenated(fields: list[bytes]) -> bytes:
-    if len(fields) == 1:
-        return fields[0]
-    return b"".join(field + b"\0" * (-len(field) % 4) for field in fields)
+def _concatenated(fields: Iterable[bytes]) -> bytes:
+    parts = [*fields]
+    if len(parts) == 1:
+        return parts[0]
+    return b"".join([part.ljust(len(part) + 3 & ~3, b"\0") for part in parts])
 
 
 def _bounds(field: Field, kind: str) -> tuple[bytes, bytes]:
@@ -62,17 +60,21 @@ def _bounds(field: Field, kind: str) -> tuple[bytes, bytes]:
     return packed, packed
 
 
-def _pack(value: str | int, kind: str) -> bytes:
-    text = str(value)
-    match kind:
-        case "inet_service":
-            return struct.pack("!H", int(value))
-        case "inet_proto":
-            return bytes([PROTOCOLS[text]])
-        case "ipv4_addr":
-            return socket.inet_pton(socket.AF_INET, text)
-        case "ipv6_addr" | "@th,64,128":
-            return socket.inet_pton(socket.AF_INET6, text)
-        case "ether_addr":
-            return bytes.fromhex(text.replace(":", ""))
-    return text.encode().ljust(_SIZES[kind], b"\0")
+def _pack(value: Field, kind: str) -> bytes:
+    return _PACKERS[kind](value)
+
+
+def _packed_address(value: Any) -> bytes:  # noqa: ANN401 - a field that the set's type says is text
+    return socket.inet_pton(socket.AF_INET6 if ":" in value else socket.AF_INET, value)
+
+
+#: How a value of each type is packed.
+_PACKERS: Final[dict[str, Callable[[Any], bytes]]] = {
+    "inet_service": lambda port: int(port).to_bytes(2, "big"),
+    "inet_proto": lambda name: bytes((PROTOCOLS[name],)),
+    "ipv4_addr": _packed_address,
+    "ipv6_addr": _packed_address,
+    "@th,64,128": _packed_address,
+    "ether_addr": lambda mac: bytes.fromhex(mac.replace(":", "")),
+    "ifname": lambda name: name.encode().ljust(_NAME_SIZE, b"\0"),
+}

@@ -52,6 +52,10 @@ _MOST_COMMENT: Final = 120
 def claims(port: PublishedPort, instance: str) -> dict[str, list[Item]]:
     """Return the intervals that *port* claims, by the name of the set."""
     comment = _comment(f"{instance} {port.owner}")
+    if port.first == port.last and port.host is None:
+        head = int.from_bytes(_key(port, port.first, b""), "big")
+        ends = ((head + each << 96).to_bytes(16, "big") for each in (0, 1))
+        return {_set_name(port.first): [Item(next(ends), comment=comment), Item(next(ends), is_end=True)]}
     found: dict[str, list[Item]] = {}
     for first, last in _buckets(port.first, port.last):
         if port.host is None:
