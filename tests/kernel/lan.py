@@ -37,7 +37,7 @@ LAN: Final = {4: "192.0.2.2", 6: "2001:db8::2"}
 PORTS: Final = (80, 81)
 
 _PATIENCE: Final = 10.0  # for answers that must come
-_SILENCE: Final = 0.3  # for those that must not
+_SILENCE = 0.3  # for those that must not
 _AGAIN: Final = 0.25  # a datagram is repeated
 _KINDS: Final = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
