@@ -4,11 +4,24 @@ Each is a network namespace with processes of its own, so they are up in a secon
 
 * :func:`linux_cluster`: hosts with a controller each, and the kernel's own VXLAN between them.
 * :func:`ovs_cluster`: hosts with an Open vSwitch each, in user space, joined by an underlay.
+* :func:`etcd_cluster`: one or several members of etcd, which can be killed, stopped and started again.
 """
 
 from __future__ import annotations
 
+from pynetwork.testing.cluster.certificates import Certificates, make_certificates
+from pynetwork.testing.cluster.etcd import EtcdCluster, EtcdMember, etcd_cluster
 from pynetwork.testing.cluster.linux_hosts import LinuxHost, linux_cluster
 from pynetwork.testing.cluster.ovs_hosts import OvsHost, ovs_cluster
 
-__all__ = ["LinuxHost", "OvsHost", "linux_cluster", "ovs_cluster"]
+__all__ = [
+    "Certificates",
+    "EtcdCluster",
+    "EtcdMember",
+    "LinuxHost",
+    "OvsHost",
+    "etcd_cluster",
+    "linux_cluster",
+    "make_certificates",
+    "ovs_cluster",
+]
