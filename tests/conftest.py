@@ -22,6 +22,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+pytest.register_assert_rewrite("tests.store_contract", "tests.store_model")
+
 CLONE_NEWNET = 0x40000000
 STATE_DIRECTORIES = (Path("/run/pynetwork"), Path("/var/lib/pynetwork"))
 PRIVATE_HOST_MARK = ".made-by-pynetwork-testing"  # of private hosts, another process's perhaps

@@ -37,10 +37,12 @@ if TYPE_CHECKING:
         HistoryLostError,
         InvalidValueError,
         NotFoundError,
+        OutcomeUnknownError,
         PortTakenError,
         PynetworkError,
         RequestError,
         StoreError,
+        StoreUnavailableError,
         UnavailableError,
         UnknownDriverError,
     )
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
         StaticRoute,
         Subnet,
     )
-    from pynetwork.store import MemoryStore, SqliteStore
+    from pynetwork.store import EtcdStore, MemoryStore, SqliteStore
     from pynetwork.types import HOST_GATEWAY, HOST_NETNS, LATER_NETNS, Scope
 
 __all__ = [
@@ -93,6 +95,7 @@ __all__ = [
     "Driver",
     "Endpoint",
     "EndpointSpec",
+    "EtcdStore",
     "Event",
     "EventKind",
     "EventReader",
@@ -111,6 +114,7 @@ __all__ = [
     "NotFoundError",
     "NullDriver",
     "NullIpam",
+    "OutcomeUnknownError",
     "OverlayOptions",
     "PeerHost",
     "Plan",
@@ -133,6 +137,7 @@ __all__ = [
     "Steps",
     "Stopped",
     "StoreError",
+    "StoreUnavailableError",
     "Subnet",
     "Surroundings",
     "UnavailableError",
@@ -160,10 +165,12 @@ _HOMES: Final = {
         "HistoryLostError",
         "InvalidValueError",
         "NotFoundError",
+        "OutcomeUnknownError",
         "PortTakenError",
         "PynetworkError",
         "RequestError",
         "StoreError",
+        "StoreUnavailableError",
         "UnavailableError",
         "UnknownDriverError",
     ),
@@ -195,7 +202,7 @@ _HOMES: Final = {
         "StaticRoute",
         "Subnet",
     ),
-    "pynetwork.store": ("MemoryStore", "SqliteStore"),
+    "pynetwork.store": ("EtcdStore", "MemoryStore", "SqliteStore"),
     "pynetwork.types": ("HOST_GATEWAY", "HOST_NETNS", "LATER_NETNS", "Scope"),
 }
 

@@ -12,8 +12,10 @@
     ├── ExhaustedError           no free pool, address, port or VNI is left
     ├── ApplyError               a step on the host failed; says what was rolled back and what was not
     ├── UnavailableError         the host lacks something: privilege, a kernel feature, a program
-    └── StoreError               the state directory cannot be read or written
-        └── HistoryLostError     what happened after a revision is no longer known: look anew
+    └── StoreError               the recorded state cannot be read or written
+        ├── HistoryLostError         what happened after a revision is no longer known: look anew
+        ├── StoreUnavailableError    no member of a cluster store answers; nothing was written
+        └── OutcomeUnknownError      it stopped answering during a write, which may be there or not
 
 A message says what was attempted, on what, why it failed, and whether the host is as before.
 """
@@ -32,10 +34,12 @@ __all__ = [
     "HistoryLostError",
     "InvalidValueError",
     "NotFoundError",
+    "OutcomeUnknownError",
     "PortTakenError",
     "PynetworkError",
     "RequestError",
     "StoreError",
+    "StoreUnavailableError",
     "UnavailableError",
     "UnknownDriverError",
 ]
@@ -90,6 +94,18 @@ class UnavailableError(PynetworkError):
 
 class StoreError(PynetworkError):
     """The recorded state cannot be read or written: disk full, file corrupt, schema too new ..."""
+
+
+class StoreUnavailableError(StoreError):
+    """No member of the cluster store answers, or they have no leader. Nothing was written; try again."""
+
+
+class OutcomeUnknownError(StoreError):
+    """
+    The cluster store stopped answering in the middle of a write, and could not be asked about it.
+
+    The write is there as a whole or not at all. Read what it was about before you try again.
+    """
 
 
 class ApplyError(PynetworkError):

@@ -3,6 +3,11 @@
 Everything above speaks :class:`Store` only, so a cluster store is one more class and no other change.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from pynetwork.store.keeper import LeaseKeeper
 from pynetwork.store.memory import MemoryStore
 from pynetwork.store.port import (
@@ -24,6 +29,10 @@ from pynetwork.store.port import (
 )
 from pynetwork.store.sqlite import SqliteStore
 
+if TYPE_CHECKING:
+    from pynetwork.store.etcd import EtcdStore
+    from pynetwork.store.etcd_endpoints import Tls
+
 __all__ = [
     "Absent",
     "Change",
@@ -31,6 +40,7 @@ __all__ = [
     "Compare",
     "Delete",
     "Entry",
+    "EtcdStore",
     "Lease",
     "LeaseKeeper",
     "Leasing",
@@ -42,5 +52,18 @@ __all__ = [
     "Snapshot",
     "SqliteStore",
     "Store",
+    "Tls",
     "Unchanged",
 ]
+
+# What loads HTTP and TLS, and is not needed on a single host.
+_LAZY: Final = {"EtcdStore": "pynetwork.store.etcd", "Tls": "pynetwork.store.etcd_endpoints"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        value: object = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -6,13 +6,13 @@ import os
 import sqlite3
 import threading
 import warnings
-import weakref
 from typing import TYPE_CHECKING
 
 import attrs
 
 from pynetwork.errors import StoreError
 from pynetwork.store._explain import explain_sqlite
+from pynetwork.store._forking import follow_forks
 from pynetwork.store._state_file import connect
 
 if TYPE_CHECKING:
@@ -43,7 +43,10 @@ class Database:
     _is_forking: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        _suspend_across_forks(self)
+        # SQLite's locks are per process, and its notes about them per file: a connection that a child
+        # opens beside an inherited one believes to have locks which only the parent has, and loses
+        # writes as soon as the parent closes.
+        follow_forks(self)
 
     def __del__(self) -> None:
         if self._cursor is not None:
@@ -102,6 +105,10 @@ class Database:
             self._is_forking = False
             self.lock.release()
 
+    def start_anew(self) -> None:
+        """Let users in again, in a child: nothing is open."""
+        self.resume()
+
     def _open(self) -> sqlite3.Cursor:
         if self._is_closed:
             msg = f"the store {self.path} is closed; open a new one"
@@ -156,26 +163,3 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _suspend_across_forks(database: Database) -> None:
-    """
-    Keep *database* unconnected while the process forks.
-
-    SQLite's locks are per process, and its notes about them per file: a connection that a child opens
-    beside an inherited one believes to have locks which only the parent has, and loses writes as soon
-    as the parent closes. Programs that are started with exec inherit nothing and need none of this.
-
-    A hook cannot be unregistered, hence the weak reference.
-    """
-    reference = weakref.ref(database)
-
-    def before() -> None:
-        if (alive := reference()) is not None:
-            alive.suspend()
-
-    def after() -> None:
-        if (alive := reference()) is not None:
-            alive.resume()
-
-    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)

@@ -79,7 +79,8 @@ class Index:
             case Absent(key):
                 return key not in self.rows
             case Unchanged(key, revision):
-                return self.rows.get(key, -1) >> PLACE_BITS == revision
+                row = self.rows.get(key)
+                return row is not None and row >> PLACE_BITS == revision
             case PrefixUnchanged(prefix, revision):
                 first = revision + 1 << PLACE_BITS
                 newer = takewhile(lambda item: item[1] >= first, reversed(self.rows.items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from pynetwork.errors import StoreError
+from pynetwork.errors import HistoryLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def poll_changes(
                 f"cannot watch {prefix!r}: the changes after revision {since} are no longer known; "
                 "list it again and watch from the revision of that snapshot"
             )
-            raise StoreError(msg)
+            raise HistoryLostError(msg, since=since)
         for change in news.changes:
             if change.key.startswith(prefix):
                 yield change

@@ -3,7 +3,7 @@
 It is the part of etcd's model that the engine needs, so the same code runs on a file and on a cluster:
 
 * A store has one **revision**, an int that grows with every transaction that changes something.
-  An empty store is at revision 0.
+  A file begins at 0; in a cluster others write, too, and a store may begin anywhere.
 * What must be true together is written together: :meth:`Store.transact` is all or nothing, and its
   **compares** say what the caller believed when it prepared the operations.
 * A reader keeps a :class:`Snapshot` up to date by asking for the :class:`Changes` since its revision.
@@ -62,7 +62,8 @@ class Change:
     """
     What became of a key at a revision; a *value* of None says that it was deleted.
 
-    *time* is when, in seconds since the epoch; two changes that differ in it only are equal.
+    *time* is when, in seconds since the epoch, 0 when the store does not know; two changes that differ
+    in it only are equal.
     """
 
     key: str
@@ -165,8 +166,8 @@ class Store(Protocol):
                 need not look at them.
 
         Returns:
-            The revision of the store after the transaction, shared by everything it wrote. It is the
-            old one, which may be 0, when the operations had no effect. None when a compare failed.
+            The revision of the store after the transaction, shared by everything it wrote. When the
+            operations had no effect it may be the old one, which may be 0. None when a compare failed.
 
         Raises:
             InvalidValueError: A key is empty or appears twice, a text cannot be encoded, or a put has a
@@ -181,7 +182,8 @@ class Store(Protocol):
         Return what happened after revision *since*. Free of charge, nearly, when nothing did.
 
         A key that changed several times appears once, as it is now. A key that came and went may appear
-        as deleted to a reader who never saw it.
+        as deleted to a reader who never saw it. The revision of a deletion may be a later one, at which
+        it was noticed.
 
         Args:
             since: A revision this store gave out.
@@ -234,7 +236,7 @@ class Store(Protocol):
             stop: Once set, the iterator ends, within *poll* seconds.
 
         Raises:
-            StoreError: Also when the history after *since* is gone. List anew, watch from there.
+            HistoryLostError: The history after *since* is gone. List anew, watch from there.
         """
         ...
 

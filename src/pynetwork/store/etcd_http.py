@@ -1,0 +1,276 @@
+"""HTTP to the members of an etcd cluster: connections that stay open, and answers that never end.
+
+The client is the standard library's. It is used by several threads, each with a connection of its
+own while it waits; one that answered goes back to the shelf. Streams (watches) are read by hand, from
+an HTTP/1.0 answer: it has no framing, so a read may time out anywhere and go on later.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import select
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from pynetwork.store._forking import follow_forks
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from pynetwork.store.etcd_endpoints import Endpoint
+
+__all__ = ["BrokenError", "Connections", "Stream"]
+
+_IDLE_PER_MEMBER: Final = 8
+_LONGEST_HEAD: Final = 65536
+_CHUNK: Final = 1 << 16
+
+
+class BrokenError(Exception):
+    """
+    A member did not answer: it refused, hung up, or was silent for too long.
+
+    Attributes:
+        sent: Whether the request may have arrived.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Connections:
+    """
+    Connections to members, by endpoint.
+
+    Args:
+        context: Of those that are encrypted.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._idle: dict[Endpoint, list[http.client.HTTPConnection]] = {}
+        self._is_closed = False
+        follow_forks(self)
+
+    def request(
+        self, endpoint: Endpoint, path: str, payload: bytes, headers: Mapping[str, str], timeout: float
+    ) -> tuple[int, bytes]:
+        """
+        Post *payload* and return the status and the body of the answer.
+
+        Args:
+            endpoint: Of the member.
+            path: What to call.
+            payload: JSON.
+            headers: Beside those that HTTP itself needs.
+            timeout: Seconds to wait for the connection, and for each part of the answer.
+
+        Raises:
+            BrokenError: There is no answer.
+        """
+        connection = self._take(endpoint) or self._connect(endpoint, timeout)
+        try:
+            connection.sock.settimeout(timeout)
+            connection.request("POST", path, payload, dict(headers))
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            self.drop(endpoint)  # the others are as old, and go the same way
+            raise BrokenError(_explain(error, timeout), sent=True) from error
+        except BaseException:
+            connection.close()  # in the middle of an answer: of no more use
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._put_back(endpoint, connection)
+        return response.status, body
+
+    def stream(
+        self, endpoint: Endpoint, path: str, payload: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Stream:
+        """Post *payload* and return the answer, which goes on as long as both sides like. Close it."""
+        connection = self._connect(endpoint, timeout)
+        fields = {**headers, "Host": str(endpoint).partition("://")[2], "Content-Length": str(len(payload))}
+        lines = [f"POST {path} HTTP/1.0", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        try:
+            connection.sock.sendall("\r\n".join(lines).encode("latin-1") + payload)
+            return Stream(connection.sock, timeout)
+        except OSError as error:
+            connection.close()
+            raise BrokenError(_explain(error, timeout), sent=True) from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def drop(self, endpoint: Endpoint) -> None:
+        """Close what is open to a member and not in use."""
+        with self._lock:
+            idle = self._idle.pop(endpoint, [])
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close everything that is not in use, and what is as soon as it is not."""
+        with self._lock:
+            self._is_closed = True
+            endpoints = list(self._idle)
+        for endpoint in endpoints:
+            self.drop(endpoint)
+
+    def suspend(self) -> None:
+        """Before a fork."""
+        self._lock.acquire()
+
+    def resume(self) -> None:
+        """After it, in the parent."""
+        self._lock.release()
+
+    def start_anew(self) -> None:
+        """After it, in the child: the sockets are the parent's, which is not told that we close ours."""
+        idle, self._idle = self._idle, {}
+        self._lock.release()
+        for connections in idle.values():
+            for connection in connections:
+                connection.close()
+
+    def _take(self, endpoint: Endpoint) -> http.client.HTTPConnection | None:
+        while True:
+            with self._lock:
+                idle = self._idle.get(endpoint)
+                connection = idle.pop() if idle else None
+            if connection is None or not _was_hung_up(connection.sock):
+                return connection
+            connection.close()
+
+    def _put_back(self, endpoint: Endpoint, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(endpoint, [])
+            if not self._is_closed and len(idle) < _IDLE_PER_MEMBER:
+                idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self, endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection
+        if endpoint.scheme == "https":
+            connection = http.client.HTTPSConnection(
+                endpoint.host, endpoint.port, timeout=timeout, context=self._context
+            )
+        else:
+            connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
+        try:
+            connection.connect()
+        except (OSError, ValueError) as error:  # ValueError: a host name that DNS could not have
+            connection.close()
+            raise BrokenError(_explain(error, timeout), sent=False) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class Stream:
+    """
+    An answer that is a line of JSON now and then.
+
+    Args:
+        sock: Connected, the request sent. It is closed with the stream.
+        timeout: Seconds to wait for the head of the answer.
+
+    Raises:
+        OSError: There is no head.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._socket = sock
+        self._buffer = bytearray()
+        sock.settimeout(timeout)
+        while b"\r\n\r\n" not in self._buffer:
+            chunk = sock.recv(_CHUNK)
+            if not chunk or len(self._buffer) > _LONGEST_HEAD:
+                msg = "it hung up"
+                raise ConnectionResetError(msg)
+            self._buffer += chunk
+        if not re.match(rb"HTTP/1\.\d \d{3}\b", self._take(b"\r\n\r\n", 0) or b""):
+            msg = "what answers there does not speak HTTP"
+            raise ConnectionError(msg)
+
+    def read(self, timeout: float) -> dict[str, Any] | None:
+        """
+        Return the next line, or None when there was none for *timeout* seconds.
+
+        Raises:
+            BrokenError: The answer has ended.
+        """
+        searched = 0
+        try:
+            while (line := self._take(b"\n", searched)) is None:
+                searched = len(self._buffer)
+                self._socket.settimeout(timeout)
+                chunk = self._socket.recv(_CHUNK)
+                if not chunk:
+                    line = self._rest()
+                    break
+                self._buffer += chunk
+        except TimeoutError:
+            return None
+        except OSError as error:
+            raise BrokenError(_explain(error, timeout), sent=True) from error
+        try:
+            message: dict[str, Any] = json.loads(line)
+        except ValueError as error:
+            msg = f"it does not speak like etcd 3.4 or later: {line[:200]!r}"
+            raise BrokenError(msg, sent=True) from error
+        return message
+
+    def close(self) -> None:
+        """End it: the member notices, and forgets the request."""
+        self._socket.close()
+
+    def _take(self, end: bytes, searched: int) -> bytes | None:
+        """Take what is before *end* out of the buffer, whose first *searched* bytes do not have it."""
+        position = self._buffer.find(end, max(0, searched - len(end)))
+        if position < 0:
+            return None
+        taken = bytes(self._buffer[:position])
+        del self._buffer[: position + len(end)]
+        return taken
+
+    def _rest(self) -> bytes:
+        """Return what there is of a last line: errors have no end of line."""
+        if not self._buffer:
+            msg = "it hung up"
+            raise BrokenError(msg, sent=True)
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+
+def _was_hung_up(sock: socket.socket) -> bool:
+    """Whether an idle connection was closed by the other side; there is nothing else it could say."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _explain(error: Exception, timeout: float) -> str:
+    """Return what went wrong in words."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return f"no answer within {timeout:.3g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message or error.reason}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "it hung up"
+    if isinstance(error, OSError):
+        return str(error.strerror or error)
+    return f"what answers there does not speak HTTP: {error!r}"
