@@ -1,0 +1,184 @@
+"""Stands between a store and a member, and does to requests what bad networks do."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import http.client
+import json
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import attrs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+class Fate(enum.Enum):
+    """What becomes of a request."""
+
+    PASS = "it is answered"  # noqa: S105 - no password
+    LOSE_ANSWER = "it is carried out, and the connection breaks before the answer arrives"
+    LOSE_REQUEST = "the connection breaks before it arrives"
+    DELAY = "the connection breaks, and it arrives when the test says so"
+    SWALLOW = "it arrives nowhere, and the connection stays open"
+
+
+@attrs.frozen
+class Request:
+    path: str
+    body: dict[str, Any]
+
+    @property
+    def is_transaction(self) -> bool:
+        """Whether it is one that writes the caller's own keys, beside the mark of the writer."""
+        return self.path == "/v3/kv/txn" and len(self.body.get("success", ())) > 1
+
+
+class Proxy:
+    """
+    Passes requests on to one member.
+
+    Args:
+        endpoint: Of the member.
+        decide: Returns the fate of a request.
+
+    Attributes:
+        endpoint: For the store.
+        requests: What has come so far.
+        is_frozen: While it is set, nothing of what a member says on a stream is passed on.
+        withheld: Released for each piece that was not.
+    """
+
+    def __init__(self, endpoint: str, decide: Callable[[Request], Fate] = lambda _: Fate.PASS) -> None:
+        self.target = endpoint
+        self.decide = decide
+        self.requests: list[Request] = []
+        self.is_frozen = threading.Event()
+        self.withheld = threading.Semaphore(0)
+        self._delayed: list[Request] = []
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._start(self._accept)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def cut(self) -> None:
+        """Break all connections."""
+        with self._lock:
+            for sock in self._open:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def deliver(self) -> list[dict[str, Any]]:
+        """Let the requests arrive that were delayed; return the answers, which go nowhere else."""
+        delayed, self._delayed = self._delayed, []
+        return [json.loads(self._ask(request)[1]) for request in delayed]
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._open.add(sock)
+            self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError, http.client.HTTPException):
+            try:
+                with sock.makefile("rb") as lines:
+                    while (request := self._read(lines)) is not None:
+                        if not self._handle(sock, request):
+                            break
+                    sock.shutdown(socket.SHUT_RDWR)
+            finally:
+                with self._lock:
+                    self._open.discard(sock)
+
+    def _read(self, lines: Any) -> Request | None:
+        start = lines.readline().split()
+        if not start:
+            return None
+        length = 0
+        while line := lines.readline().strip():
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        request = Request(start[1].decode(), json.loads(lines.read(length)))
+        self.requests.append(request)
+        return request
+
+    def _handle(self, sock: socket.socket, request: Request) -> bool:
+        """Return whether the connection stays open."""
+        fate = self.decide(request)
+        if fate is Fate.SWALLOW:
+            sock.recv(1)  # until the store hangs up, or the test
+        if fate is Fate.DELAY:
+            self._delayed.append(request)
+        if fate in {Fate.SWALLOW, Fate.DELAY, Fate.LOSE_REQUEST}:
+            return False
+        if request.path == "/v3/watch":
+            self._pipe(sock, request)
+            return False
+        status, body = self._ask(request)
+        if fate is Fate.LOSE_ANSWER:
+            return False
+        head = f"HTTP/1.1 {status} as it was\r\nContent-Length: {len(body)}\r\n\r\n"
+        sock.sendall(head.encode() + body)
+        return True
+
+    def _ask(self, request: Request) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(urlsplit(self.target).netloc, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", request.path, json.dumps(request.body))
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _pipe(self, sock: socket.socket, request: Request) -> None:
+        place = urlsplit(self.target)
+        body = json.dumps(request.body).encode()
+        with socket.create_connection((place.hostname, place.port)) as member:
+            with self._lock:
+                self._open.add(member)
+            try:
+                head = f"POST {request.path} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+                member.sendall(head.encode() + body)
+                self._start(self._hang_up_after, sock, member)
+                while chunk := member.recv(65536):
+                    if self.is_frozen.is_set():
+                        self.withheld.release()
+                    else:
+                        sock.sendall(chunk)
+            finally:
+                with self._lock:
+                    self._open.discard(member)
+
+    def _hang_up_after(self, sock: socket.socket, member: socket.socket) -> None:
+        """Tell the member when the store hangs up."""
+        with contextlib.suppress(OSError):
+            sock.recv(1)
+            member.shutdown(socket.SHUT_RDWR)

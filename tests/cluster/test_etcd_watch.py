@@ -1,0 +1,300 @@
+"""A watch tells everything, once and in order, and if that is impossible, what it comes to."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.cluster.follower import Follower
+from tests.cluster.proxy import Fate, Proxy, Request
+
+from pynetwork.errors import StoreError
+from pynetwork.store import Change, Delete, EtcdStore, Put, Store
+from pynetwork.testing.cluster import etcd_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pynetwork.testing.cluster import EtcdCluster
+    from pynetwork.testing.hosts import PrivateHost
+
+pytestmark = pytest.mark.root
+
+LONG = 1000.0  # seconds; so what happens sooner happens for another reason
+
+
+@pytest.fixture
+def proxy(own: EtcdCluster) -> Iterator[Proxy]:
+    with Proxy(own.endpoints[0]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def watching(proxy: Proxy) -> Iterator[Callable[..., Store]]:
+    """Return a function that opens a store whose only way to etcd is the proxy."""
+    stores = []
+
+    def open_store(*, silence: float = LONG, refresh: float = LONG) -> Store:
+        stores.append(EtcdStore(proxy.endpoint, timeout=5, silence=silence, refresh=refresh))
+        return stores[-1]
+
+    yield open_store
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def writer(own: EtcdCluster) -> Iterator[EtcdStore]:
+    """A store that is connected directly."""
+    with EtcdStore(own.endpoints) as store:
+        yield store
+
+
+def no_watch(request: Request) -> Fate:
+    return Fate.LOSE_REQUEST if request.path == "/v3/watch" else Fate.PASS
+
+
+def count_watches(proxy: Proxy) -> int:
+    return sum(request.path == "/v3/watch" for request in proxy.requests)
+
+
+def put(store: Store, key: str, value: str) -> int:
+    revision = store.transact([], [Put(key, value)])
+    assert revision is not None
+    return revision
+
+
+def others_have(store: Store) -> dict[str, str]:
+    return {entry.key: entry.value for entry in store.list("").entries}
+
+
+def compact(cluster: EtcdCluster, store: Store) -> None:
+    cluster.etcdctl("compaction", f"{store.list('').revision}")
+
+
+class TestBrokenConnections:
+    def test_nothing_is_missed_and_nothing_is_told_twice(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        with Follower(watching()) as follower:
+            for n in range(20):
+                put(writer, "before", f"{n}")
+                proxy.cut()
+                put(writer, "after", f"{n}")
+            follower.wait_for("after", "19")
+            told = [(change.key, change.value) for change in follower.changes]
+            assert told == [(key, f"{n}") for n in range(20) for key in ("before", "after")]
+            revisions = [change.revision for change in follower.changes]
+            assert revisions == sorted(set(revisions))
+        assert count_watches(proxy) > 1
+
+    def test_all_of_a_transaction_is_told_together(
+        self, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        put(writer, "c", "0")
+        with Follower(watching()) as follower:
+            revision = writer.transact([], [Put("b", "1"), Put("a", "1"), Delete("c")])
+            follower.wait_for("c", None)
+            assert {change.revision for change in follower.changes} == {revision}
+            assert len(follower.changes) == 3
+
+    def test_other_prefixes_are_not_told_of(self, watching: Callable[..., Store], writer: EtcdStore) -> None:
+        with Follower(watching(), "n/") as follower:
+            for key in ("m", "n", "n/1", "n0", "o"):
+                put(writer, key, "1")
+            put(writer, "n/2", "1")
+            follower.wait_for("n/2", "1")
+            assert [change.key for change in follower.changes] == ["n/1", "n/2"]
+
+
+class TestCompaction:
+    def test_what_happened_in_between_is_told_as_it_is_now(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        for key in ("gone", "changed", "same", "gone and back"):
+            put(writer, key, "0")
+        with Follower(watching()) as follower:
+            put(writer, "told", "1")
+            follower.wait_for("told", "1")
+            proxy.decide = no_watch
+            proxy.cut()
+            writer.transact([], [Delete("gone"), Put("changed", "1")])
+            writer.transact([], [Delete("gone and back"), Put("came and went", "1"), Put("changed", "2")])
+            writer.transact([], [Put("gone and back", "1"), Delete("came and went"), Put("new", "1")])
+            last = writer.transact([], [Delete("told")])
+            assert last is not None
+            compact(own, writer)
+            proxy.decide = lambda _: Fate.PASS
+            follower.wait_for("told", None)
+            assert set(follower.changes[1:]) == {
+                Change("changed", "2", last - 2),
+                Change("gone and back", "1", last - 1),
+                Change("new", "1", last - 1),
+                Change("gone", None, last),
+                Change("told", None, last),
+            }
+            assert len(follower.changes) == 6
+            put(writer, "later", "1")
+            follower.wait_for("later", "1")
+            assert len(follower.changes) == 7
+
+    def test_a_quiet_prefix_survives_it_too(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """Its last event is long compacted, and nothing of it has changed."""
+        put(writer, "quiet/a", "0")
+        with Follower(watching(), "quiet/") as follower:
+            follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+            for n in range(10):
+                put(writer, "loud", f"{n}")
+            compact(own, writer)
+            proxy.cut()
+            follower.wait_until(lambda: count_watches(proxy) > 1, "another stream")
+            put(writer, "quiet/b", "1")
+            follower.wait_for("quiet/b", "1")
+            assert [change.key for change in follower.changes] == ["quiet/b"]
+
+    def test_a_watch_cannot_begin_in_what_is_compacted(
+        self, own: EtcdCluster, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        since = put(writer, "a", "0")
+        put(writer, "a", "1")
+        compact(own, writer)
+        with pytest.raises(StoreError, match=f"after revision {since} are no longer known; list it again"):
+            next(iter(watching().watch("", since)))
+        assert watching().changes(since) is None
+
+
+class TestSilence:
+    def test_a_connection_that_has_gone_silent_is_left(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        with Follower(watching(silence=0.3)) as follower:
+            put(writer, "a", "1")
+            follower.wait_for("a", "1")
+            proxy.is_frozen.set()
+            put(writer, "a", "2")
+            assert proxy.withheld.acquire(timeout=60)
+            proxy.is_frozen.clear()
+            follower.wait_for("a", "2")
+
+    def test_a_stream_that_is_not_answered_is_no_stream(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """A member that hangs takes connections; its kernel does."""
+        proxy.decide = lambda each: Fate.SWALLOW if each.path == "/v3/watch" else Fate.PASS
+        with Follower(watching()) as follower:
+            follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+            put(writer, "a", "1")
+            proxy.decide = lambda _: Fate.PASS
+            follower.wait_for("a", "1")
+
+    def test_silence_without_a_reason_does_no_harm(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        with Follower(watching(silence=0.05)) as follower:
+            follower.wait_until(lambda: count_watches(proxy) > 5, "some streams")
+            put(writer, "a", "1")
+            follower.wait_for("a", "1")
+            assert len(follower.changes) == 1
+
+    def test_events_that_the_server_has_lost_are_found(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """The stream lives, and says nothing of a put and a deletion."""
+        put(writer, "gone", "0")
+        with Follower(watching(refresh=0.5)) as follower:
+            put(writer, "a", "1")
+            follower.wait_for("a", "1")
+            proxy.is_frozen.set()
+            writer.transact([], [Put("a", "2"), Delete("gone")])
+            assert proxy.withheld.acquire(timeout=60)
+            proxy.is_frozen.clear()
+            put(writer, "b", "1")
+            follower.wait_for_entries({"a": "2", "b": "1"})
+
+
+class TestAnotherHistory:
+    @pytest.mark.parametrize("is_younger", [True, False])
+    def test_a_cluster_that_takes_the_place_is_told_anew(
+        self,
+        host: PrivateHost,
+        watching: Callable[..., Store],
+        writer: EtcdStore,
+        proxy: Proxy,
+        is_younger: bool,
+    ) -> None:
+        """Whether its revisions are smaller or larger; also what has the same revision, or the same value."""
+        first = put(writer, "first", "of the old one")
+        last = [put(writer, "gone", f"{n}") for n in range(20)][-1]
+        put(writer, "same", "1")
+        store = watching()
+        with etcd_cluster(host=host) as other, EtcdStore(other.endpoints) as others:
+            assert put(others, "first", "of the new one") == first
+            newest = [put(others, "new", f"{n}") for n in range(3 if is_younger else 50)][-1]
+            assert (newest < last) is is_younger
+            put(others, "same", "1")
+            with Follower(store) as follower:
+                follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+                proxy.target = other.endpoints[0]
+                proxy.cut()
+                follower.wait_for("gone", None)
+                assert follower.entries == others_have(others)
+                assert {change.key for change in follower.changes} == {"first", "same", "new", "gone"}
+                put(store, "later", "1")
+                follower.wait_for("later", "1")
+            assert others.get("later") is not None
+            store.close()
+
+
+def test_members_that_were_set_back_are_told_anew(
+    own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+) -> None:
+    """The same cluster by its number, with an empty history."""
+    first = put(writer, "first", "before")
+    for n in range(20):
+        put(writer, "gone", f"{n}")
+    put(writer, "same", "1")
+    (member,) = own.members
+    with Follower(watching(silence=0.5)) as follower:
+        follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+        proxy.decide = lambda _: Fate.LOSE_REQUEST
+        proxy.cut()
+        member.kill()
+        shutil.rmtree(member.data)
+        own.start()
+        assert put(writer, "first", "after") == first
+        put(writer, "same", "1")
+        proxy.decide = lambda _: Fate.PASS
+        follower.wait_for_entries({"first": "after", "same": "1"})
+        assert {change.key for change in follower.changes} == {"first", "same", "gone"}
+        put(writer, "later", "1")
+        follower.wait_for("later", "1")
+
+
+class TestTheEnd:
+    def test_a_closed_store_ends_its_watches(self, watching: Callable[..., Store]) -> None:
+        store = watching()
+        with Follower(store) as follower:
+            put(store, "a", "1")
+            follower.wait_for("a", "1")
+            store.close()
+            error = follower.wait_for_end()
+        assert isinstance(error, StoreError)
+        assert "the store is closed" in str(error)
+
+    def test_a_watch_can_be_stopped_while_no_member_answers(
+        self, own: EtcdCluster, watching: Callable[..., Store]
+    ) -> None:
+        stop = threading.Event()
+        store = watching()
+        changes = store.watch("", store.list("").revision, stop=stop)
+        put(store, "a", "1")
+        assert next(changes).key == "a"
+        own.members[0].kill()
+        timer = threading.Timer(0.5, stop.set)
+        timer.start()
+        assert list(changes) == []
+        timer.join()
