@@ -34,6 +34,7 @@ bench: setup ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.dns
 	$(python) -m benchmarks.overlay
 	$(python) -m benchmarks.processes
+	$(python) -m benchmarks.etcd
 
 clean: ## remove .venv, caches and what was built
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from tests.cluster.follower import Follower
 
-from pynetwork.errors import StoreError, StoreUnavailableError
+from pynetwork.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
 from pynetwork.store import Absent, EtcdStore, Put
+from pynetwork.testing.cluster import etcd_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from pynetwork.store import Store
     from pynetwork.testing.cluster import EtcdCluster, EtcdMember
+    from pynetwork.testing.hosts import PrivateHost
 
 pytestmark = pytest.mark.root
 
-TIMEOUT = 20.0  # seconds: an election takes one or two, and more on a busy machine
+TIMEOUT = 12.0  # seconds: an election takes one or two, and more on a busy machine
 
 
 class Writer:
@@ -183,6 +185,28 @@ def test_a_member_without_a_majority_is_not_believed(cluster: EtcdCluster) -> No
         cluster.wait()
         store.transact([], [Put("a", "2")])
         follower.wait_for("a", "2")
+
+
+def test_a_full_cluster_says_so_and_can_be_read(host: PrivateHost) -> None:
+    with (
+        etcd_cluster(host=host, options=["--quota-backend-bytes=1000000"]) as full,
+        EtcdStore(full.endpoints) as store,
+        Follower(store) as follower,
+    ):
+
+        def fill() -> None:
+            for number in range(100):
+                store.transact([], [Put(f"{number}", "x" * 100_000)])
+
+        with pytest.raises(StoreError, match=r"cannot write .* etcd at http.* refuses: .*space exceed") as no:
+            fill()
+        assert not isinstance(no.value, StoreUnavailableError | OutcomeUnknownError)
+        entries = store.list("").entries
+        assert 0 < len(entries) < 100
+        follower.wait_for_entries({entry.key: entry.value for entry in entries})
+        news = store.changes(entries[0].revision)
+        assert news is not None
+        assert len(news.changes) == len(entries) - 1
 
 
 def test_a_member_that_does_not_listen_is_passed_over(cluster: EtcdCluster) -> None:

@@ -156,11 +156,13 @@ class Client:
                     if error.is_final:
                         raise
                     causes[endpoint] = error
+                    self._pass_over(endpoint)
                     if once:
                         msg = f"{endpoint}: {error}"
                         raise AmbiguousError(msg) from error
                 except (BrokenError, StrangerError) as error:
                     causes[endpoint] = error
+                    self._pass_over(endpoint)
                     if once and error.sent:
                         msg = f"{endpoint}: {error}"
                         raise AmbiguousError(msg) from error
@@ -226,6 +228,11 @@ class Client:
             raise StoreError(msg)
         first = self._preferred % len(self._endpoints)
         return self._endpoints[first:] + self._endpoints[:first]
+
+    def _pass_over(self, endpoint: Endpoint) -> None:
+        """Let other calls begin with another member, if this was the one they would begin with."""
+        if self._endpoints[self._preferred % len(self._endpoints)] is endpoint:
+            self._preferred += 1
 
     def _ask(self, endpoint: Endpoint, path: str, payload: bytes, patience: float) -> Answer:
         token = self._authorize(endpoint, patience)

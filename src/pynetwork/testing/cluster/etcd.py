@@ -219,6 +219,7 @@ def etcd_cluster(
     addresses: Sequence[str] = (),
     tls: Certificates | None = None,
     options: Sequence[str] = (),
+    directory: Path | str | None = None,
     timeout: float = 30.0,
 ) -> Iterator[EtcdCluster]:
     """
@@ -230,6 +231,7 @@ def etcd_cluster(
         addresses: Where each listens, by default all on loopback. They must be on the host.
         tls: Clients are served encrypted, and need a certificate of the same authority.
         options: Further options of ``etcd``, such as ``--auto-compaction-retention=1h``.
+        directory: Where a temporary directory is made for their data, by default in memory.
         timeout: Seconds until waiting for the members is an error.
 
     Raises:
@@ -242,10 +244,11 @@ def etcd_cluster(
     with contextlib.ExitStack() as stack:
         if host is None:
             stack.enter_context(private_host())
-        parent = str(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="etcd-", dir=parent)))
+        if directory is None and os.access(_MEMORY, os.W_OK):
+            directory = _MEMORY
+        data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="etcd-", dir=directory)))
         hosts = list(addresses) or ["127.0.0.1"] * members
-        made = _members(hosts[:members], directory, tls, options)
+        made = _members(hosts[:members], data, tls, options)
         cluster = stack.enter_context(EtcdCluster(made, tls, timeout))
         cluster.start()
         yield cluster
