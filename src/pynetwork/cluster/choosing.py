@@ -84,9 +84,11 @@ class Chooser:
 
     Args:
         host: Its name.
+        random: For where to go on when others were found to be where it was.
     """
 
     host: str
+    random: Random
     _next: dict[tuple[str, Subnet], int] = attrs.field(factory=dict, init=False)
 
     def choose(self, network: AnyNetworkSpec, version: int, taken: Collection[str] = ()) -> IPAddress:
@@ -118,7 +120,9 @@ class Chooser:
         kept = {str(address) for address in _kept(subnet)}
         key = (network.id, subnet)
         start = self._next.get(key)
-        if start is None:
+        if taken:  # beside others it would run into them again and again
+            start = self.random.randrange(max(size, 1))
+        elif start is None:
             seed = hashlib.blake2b(f"{self.host}/{network.id}".encode(), digest_size=8).digest()
             start = int.from_bytes(seed, "big") % max(size, 1)
         for step in range(size):

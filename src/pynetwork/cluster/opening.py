@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,7 +16,11 @@ from pynetwork.cluster.span import Span
 from pynetwork.cluster.worker import Worker
 from pynetwork.drivers.overlay import OverlayDriver
 from pynetwork.drivers.overlay_linux import LinuxDatapath
-from pynetwork.errors import UnavailableError
+from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.log import logger
+from pynetwork.requests.common import driver_of, network_scope
+from pynetwork.requests.network import replan_network
+from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from pynetwork.cluster.config import Cluster
     from pynetwork.core import Core
     from pynetwork.drivers.overlay import Datapath
+    from pynetwork.engine import Draft
     from pynetwork.kernel.port import Kernel
     from pynetwork.peers import Underlay
     from pynetwork.records import AnyDriver
@@ -115,6 +121,7 @@ class ClusterOpening:
             underlay=self.underlay,
             is_being_made=span.is_being_made,
         )
+        self._renew(core)
         if config.agent:
             span.agent = Agent(span.worker, store)
             stack.callback(span.close)
@@ -122,3 +129,23 @@ class ClusterOpening:
         else:
             member.check()
         return span
+
+    @staticmethod
+    def _renew(core: Core) -> None:
+        """Have the networks on this host as they would be made now: its address may be another one."""
+        with core.reading() as records:
+            specs = [row.spec for row in records.networks.values() if row.spec.space == CLUSTER_SPACE]
+        for spec in specs:
+            try:
+                plan = driver_of(core, spec).network_plan(spec)
+                with core.reading():
+                    is_renewed = core.engine.world.plan(network_scope(spec.id)) != plan
+                if is_renewed:
+                    core.engine.request(partial(_replan, core, spec.id))
+                    logger().info("network %r was renewed on this host, which is not as it was", spec.name)
+            except PynetworkError as error:
+                logger().warning("network %r cannot be had on this host as it is now: %s", spec.name, error)
+
+
+def _replan(core: Core, identity: str, draft: Draft) -> None:
+    replan_network(core, draft, identity)

@@ -75,7 +75,7 @@ class Span:
 
     def __attrs_post_init__(self) -> None:
         """Begin to choose where no other host does."""
-        self._chooser = Chooser(self.config.host)
+        self._chooser = Chooser(self.config.host, self.core.surroundings.random)
 
     # Networks
 
@@ -285,20 +285,23 @@ class Span:
         for _ in range(_TRIES):
             with core.reading() as records:
                 is_here = network.id in records.networks
-            if not is_here:
-                try:
-                    core.request(lambda draft: adopt_network(core, draft, network))
-                except ConflictError:
-                    with core.reading() as records:
-                        if network.id not in records.networks:  # not another thread's doing
-                            raise
             try:
+                if not is_here:
+                    self._adopt(network)
                 return core.request(build)
             except NotFoundError:
-                with core.reading() as records:
-                    if network.id in records.networks:
-                        raise
+                continue  # another thread has dropped it since
         raise missing(network.id)
+
+    def _adopt(self, network: AnyNetworkSpec) -> None:
+        """Have a network on this host, unless another thread has it there."""
+        core = self.core
+        try:
+            core.request(lambda draft: adopt_network(core, draft, network))
+        except ConflictError:
+            with core.reading() as records:
+                if records.named("network", network.name) not in {None, network.id}:
+                    raise
 
     def _let_go(self, endpoint: str) -> None:
         """Strike out what an endpoint has, now or, if the store does not answer, when the agent looks."""

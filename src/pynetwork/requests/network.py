@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.types import IPAddress
 
-__all__ = ["NetworkRequest", "adopt_network", "delete_network"]
+__all__ = ["NetworkRequest", "adopt_network", "delete_network", "replan_network"]
 
 #: Lock of all requests that make or delete a network: two may want the same bridge.
 _NETWORKS = "networks"
@@ -252,6 +252,22 @@ def adopt_network(core: Core, draft: Draft, spec: AnyNetworkSpec) -> None:
     draft.reserve(Put(f"name/network/{spec.name}", spec.id))
     draft.plans[network_scope(spec.id)] = driver_of(core, spec).network_plan(spec)
     draft.reserve(record(f"network/{spec.id}", spec))
+
+
+def replan_network(core: Core, draft: Draft, identity: str) -> None:
+    """
+    Draft that a network is on this host as its driver would have it there now.
+
+    Args:
+        core: The instance.
+        draft: To fill in.
+        identity: The network's id.
+    """
+    row = core.network(identity)
+    draft.what = f"renew network {row.spec.name!r} on this host"
+    draft.locks.add(_NETWORKS)
+    draft.rely_on(row.key, row.revision)
+    draft.plans[network_scope(identity)] = driver_of(core, row.spec).network_plan(row.spec)
 
 
 def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
 from pynetwork.cluster.layout import write
 from pynetwork.peers import Flood, Peer, Reach, Resolve
+from pynetwork.resources import Vxlan
 from pynetwork.store import Delete, Put
 from pynetwork.testing import FakeKernel
 
@@ -331,6 +332,31 @@ def test_what_an_earlier_agent_announced_and_left_meanwhile_is_withdrawn(world: 
     world.host("h1", kernel=kernel, store=store, process="again", dead=("process of h1",))
     world.settle()
     assert b.entries("net") == set()
+
+
+def test_a_host_that_has_another_address_than_before_is_reached_there(world: World) -> None:
+    kernel, store = FakeKernel(), MemoryStore()
+    a, b = world.host("h1", kernel=kernel, store=store), world.host("h2")
+    network = a.controller.new_network("overlay", "net")
+    web, db = a.joined("net", "web"), b.joined("net", "db")
+    world.settle()
+    was = expected(db, "h2")
+    mac = web.mac
+    a.controller.close()
+    moved = world.host(
+        "h1", kernel=kernel, store=store, vtep="192.0.2.77", process="again", dead=("process of h1",)
+    )
+    (device,) = [item for item in kernel.resources if isinstance(item, Vxlan)]
+    assert device.local == "192.0.2.77"
+    world.settle()
+    assert moved.entries("net") == was
+    assert Reach(mac, "192.0.2.77") in b.entries("net")
+    assert moved.controller.reconcile(dry_run=True).is_clean
+    moved.controller.close()
+    narrow = FakeKernel(existing=(), mtu=1400)
+    narrow._host, narrow._ours, narrow._peers = kernel._host, kernel._ours, kernel._peers
+    again = world.host("h1", kernel=narrow, store=store, process="third", dead=("again",))
+    assert again.controller.networks["net"].id == network.id  # as it was, and the log says why
 
 
 def test_one_process_of_a_host_is_its_agent(world: World) -> None:
