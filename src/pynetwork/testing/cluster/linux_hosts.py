@@ -18,7 +18,7 @@ from pynetwork.store import MemoryStore
 from pynetwork.testing.hosts import HostNamespace, PrivateHost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pynetwork.store import LeasingStore
 
@@ -38,11 +38,18 @@ class LinuxHost(HostNamespace):
         cluster: What its controller is told of the cluster.
     """
 
-    def __init__(self, name: str, vtep: str, store: LeasingStore, arguments: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        vtep: str,
+        store: LeasingStore | Callable[[], LeasingStore],
+        arguments: Mapping[str, Any],
+    ) -> None:
         super().__init__(name)
         self.vtep = vtep
         self.cluster = Cluster(store=store, host=name, vtep=vtep, **arguments)
         self._controller: Controller | None = None
+        self._has_state = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}({self.name!r}, vtep={self.vtep!r})>"
@@ -65,6 +72,7 @@ class LinuxHost(HostNamespace):
     def controller(self) -> Controller:
         """Its controller, opened when it is asked for and there is none."""
         if self._controller is None:
+            self._has_state = True
             with self.entered():
                 self._controller = Controller(
                     _STATE / self.name, run_dir=_RUN / self.name, cluster=self.cluster
@@ -78,16 +86,18 @@ class LinuxHost(HostNamespace):
             controller.close()
 
     def erase(self) -> None:
-        """Remove all that its controllers have made, and close."""
-        self.controller.erase()
-        self._controller = None
+        """Remove all that its controllers have made, if it had any, and close."""
+        if self._has_state:
+            self.controller.erase()
+            self._controller = None
+            self._has_state = False
 
 
 @contextlib.contextmanager
 def linux_cluster(
     count: int = 3,
     *,
-    store: LeasingStore | None = None,
+    store: LeasingStore | Callable[[], LeasingStore] | None = None,
     mtu: int = 1500,
     subnet: str = "192.0.2.0/24",
     **arguments: Any,  # noqa: ANN401 - of Cluster
@@ -96,11 +106,11 @@ def linux_cluster(
     Make hosts ``h1``, ``h2`` ... for the ``with`` block, each with a network card and a controller.
 
     To be used on a private host, by a thread that lives as long as the block: its namespace becomes the
-    underlay, with a bridge ``underlay``.
+    underlay, with a bridge ``underlay`` that has the subnet's 254th address: a store may listen there.
 
     Args:
         count: How many, 1 to 99.
-        store: What they share; one in memory when not given.
+        store: What they share, or what each controller opens it with; one in memory when not given.
         mtu: Of the underlay, in bytes.
         subnet: The underlay's; host number N has its Nth address.
         arguments: Further ones of :class:`~pynetwork.Cluster`, such as ``ttl``.
@@ -112,6 +122,8 @@ def linux_cluster(
     machine.run(["ip", "link", "add", _UNDERLAY, "up", *size, "type", "bridge", "mcast_snooping", "0"])
     with contextlib.ExitStack() as stack:
         stack.callback(machine.run, ["ip", "link", "delete", _UNDERLAY])
+        address = f"{network[254]}/{network.prefixlen}"
+        machine.run(["ip", "address", "add", address, "dev", _UNDERLAY, *_nodad(address)])
         for number in range(1, count + 1):
             host = LinuxHost(f"h{number}", str(network[number]), shared, arguments)
             machine.run(["ip", "netns", "add", host.name])
@@ -127,7 +139,10 @@ def linux_cluster(
 def _plug_in(machine: PrivateHost, host: LinuxHost, size: list[str], prefix: int) -> None:
     peer = ["type", "veth", "peer", "name", host.interface, *size, "netns", host.name]
     machine.run(["ip", "link", "add", host.cable, "master", _UNDERLAY, "up", *size, *peer])
-    nodad = ["nodad"] if ":" in host.vtep else []
-    host.run(["ip", "address", "add", f"{host.vtep}/{prefix}", "dev", host.interface, *nodad])
+    host.run(["ip", "address", "add", f"{host.vtep}/{prefix}", "dev", host.interface, *_nodad(host.vtep)])
     for link in ("lo", host.interface):
         host.run(["ip", "link", "set", link, "up"])
+
+
+def _nodad(address: str) -> list[str]:
+    return ["nodad"] if ":" in address else []
