@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pynetwork.cluster import Cluster, PeerHost
+    from pynetwork.cluster import Cluster, EtcdCluster, PeerHost
     from pynetwork.controller import Controller
     from pynetwork.core import Surroundings
     from pynetwork.dns import DnsStatistics
@@ -95,6 +95,7 @@ __all__ = [
     "Driver",
     "Endpoint",
     "EndpointSpec",
+    "EtcdCluster",
     "EtcdStore",
     "Event",
     "EventKind",
@@ -149,7 +150,7 @@ __all__ = [
 # Where each name lives. Importing the package costs next to nothing; a program that only catches its
 # errors, or only wants the allocator, does not pay for the rest.
 _HOMES: Final = {
-    "pynetwork.cluster": ("Cluster", "PeerHost"),
+    "pynetwork.cluster": ("Cluster", "EtcdCluster", "PeerHost"),
     "pynetwork.controller": ("Controller",),
     "pynetwork.core": ("Surroundings",),
     "pynetwork.dns": ("DnsStatistics",),

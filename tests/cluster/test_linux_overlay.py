@@ -11,21 +11,20 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping, pinging
 
 from pynetwork import MemoryStore
 from pynetwork.testing import private_host
 from pynetwork.testing.cluster import linux_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pynetwork import Endpoint, Network, Sandbox
     from pynetwork.testing.cluster import LinuxHost
 
 pytestmark = pytest.mark.root
 
-SUBNETS = ["10.1.0.0/24", "fd01::/64"]
-PATIENCE = 5.0
 #: Answers what it is sent, by TCP and UDP, over IPv4 and IPv6.
 ECHO = """
 import socket, threading
@@ -69,38 +68,6 @@ print(got.rstrip(b"x").decode(), len(got))
 def hosts() -> Iterator[tuple[LinuxHost, ...]]:
     with private_host(), linux_cluster(3) as hosts:
         yield hosts
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def joined(host: LinuxHost, network: str, name: str, number: int) -> Sandbox:
-    """Put an endpoint with a given address into a sandbox of its own."""
-    addresses = [f"10.1.0.{number}", f"fd01::{number:x}"]
-    endpoint = host.controller.networks[network].create_endpoint(name, addresses=addresses)
-    sandbox = host.controller.new_sandbox(f"{network}-{name}")
-    endpoint.join(sandbox)
-    return sandbox
-
-
-def knows(host: LinuxHost, network: str, count: int) -> bool:
-    """Tell whether the host has been told of *count* endpoints of others."""
-    peers = host.controller.networks[network].peers
-    return sum(len(p.endpoints) for p in peers) == count and all(p.installed == p.revision for p in peers)
-
-
-def ping(sandbox: Sandbox, address: str, *options: str, count: int = 1) -> int:
-    """Return how many of *count* pings were answered."""
-    words = ["ping", "-c", str(count), "-i", "0.05", "-W", "1", *options, address]
-    done = sandbox.run(words, capture_output=True, text=True, check=False)
-    found = re.search(r"(\d+) received", done.stdout)
-    return int(found[1]) if found else 0
 
 
 @contextmanager
@@ -243,15 +210,13 @@ def test_a_controller_that_ends_and_begins_again_loses_no_packet(hosts: tuple[Li
     box = joined(hosts[0], "net", "a", 10)
     joined(hosts[1], "net", "b", 11)
     assert eventually(lambda: knows(hosts[0], "net", 1))
-    pinging = box.popen(
-        ["ping", "-i", "0.02", "-c", "100", "-W", "1", "10.1.0.11"], stdout=subprocess.PIPE, text=True
-    )
-    hosts[0].close()
-    joined(hosts[2], "net", "c", 12)
-    box = hosts[0].controller.sandboxes["net-a"]
-    assert eventually(lambda: ping(box, "10.1.0.12") == 1)
-    output, _ = pinging.communicate()
-    assert "100 received" in output
+    with pinging(box, "10.1.0.11") as pings:
+        hosts[0].close()
+        joined(hosts[2], "net", "c", 12)
+        box = hosts[0].controller.sandboxes["net-a"]
+        assert eventually(lambda: ping(box, "10.1.0.12") == 1)
+    assert pings.lost == 0, pings
+    assert pings.sent > 0
 
 
 def test_what_somebody_deletes_is_made_again_and_told_all(hosts: tuple[LinuxHost, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pynetwork.cluster.config import Cluster
+from pynetwork.cluster.config import Cluster, EtcdCluster
 from pynetwork.cluster.status import PeerHost
 
-__all__ = ["Cluster", "PeerHost"]
+__all__ = ["Cluster", "EtcdCluster", "PeerHost"]

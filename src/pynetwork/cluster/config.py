@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import platform
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -11,12 +13,13 @@ from pynetwork.errors import InvalidValueError
 from pynetwork.types import check_flag, check_name, parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import ssl
+    from collections.abc import Callable, Sequence
 
-    from pynetwork.store import LeasingStore
+    from pynetwork.store import LeasingStore, Tls
     from pynetwork.types import IPAddress
 
-__all__ = ["DATAPATHS", "Cluster"]
+__all__ = ["DATAPATHS", "Cluster", "EtcdCluster"]
 
 #: What may forward on a host; ``auto`` takes the best that it has.
 DATAPATHS: Final = ("auto", "linux")
@@ -68,7 +71,7 @@ class Cluster:
     Args:
         store: What all hosts share, with leases, such as etcd; or a function that opens it, whose result is
             closed with the controller.
-        host: Name of this host, unique in the cluster.
+        host: Name of this host, unique in the cluster; by default the name that it has as a machine.
         vtep: Address that the others send to (VTEP: VXLAN tunnel end point), one of this host's. None for
             the one that it sends from to the world.
         vxlan_port: UDP port of VXLAN, the same on all hosts (RFC 7348: 4789).
@@ -83,7 +86,7 @@ class Cluster:
     """
 
     store: LeasingStore | Callable[[], LeasingStore] = attrs.field(repr=False)
-    host: str = attrs.field(converter=_host)
+    host: str = attrs.field(factory=platform.node, converter=_host)
     vtep: IPAddress | None = attrs.field(default=None, converter=_vtep)
     vxlan_port: int = attrs.field(default=4789, validator=_check_port)
     ttl: float = attrs.field(default=10.0, validator=_check_seconds)
@@ -97,3 +100,48 @@ class Cluster:
         if not (callable(self.store) or all(hasattr(self.store, name) for name in ("transact", "grant"))):
             msg = f"invalid cluster store {self.store!r}: one with leases, or what opens it, is expected"
             raise InvalidValueError(msg)
+
+
+def _opener(cluster: EtcdCluster) -> Callable[[], LeasingStore]:
+    return partial(
+        _open_etcd,
+        cluster.endpoints,
+        prefix=cluster.prefix,
+        tls=cluster.tls,
+        user=cluster.user,
+        password=cluster.password,
+        timeout=cluster.timeout,
+    )
+
+
+def _open_etcd(endpoints: str | Sequence[str], **arguments: Any) -> LeasingStore:  # noqa: ANN401 - EtcdStore's
+    from pynetwork.store import EtcdStore
+
+    return EtcdStore(endpoints, **arguments)
+
+
+@attrs.frozen(kw_only=True)
+class EtcdCluster(Cluster):
+    """
+    A cluster whose store is etcd: ``EtcdCluster(["http://192.0.2.1:2379", ...])``.
+
+    Args:
+        endpoints: Of the members of etcd; name all.
+        prefix: Of its keys, for several clusters in one etcd.
+        tls: For ``https`` endpoints, see :class:`~pynetwork.EtcdStore`.
+        user: For an etcd with authentication.
+        password: Of the user.
+        timeout: Seconds that a call goes on trying.
+
+    All others are those of :class:`Cluster`.
+    """
+
+    endpoints: str | Sequence[str] = attrs.field(kw_only=False)
+    prefix: str = "/pynetwork"
+    tls: Tls | ssl.SSLContext | None = None
+    user: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    timeout: float = 10.0
+    store: LeasingStore | Callable[[], LeasingStore] = attrs.field(
+        init=False, repr=False, eq=False, default=attrs.Factory(_opener, takes_self=True)
+    )
