@@ -12,6 +12,7 @@ import attrs
 from pynetwork.engine.codec import decode_value, encode, loads
 from pynetwork.engine.mirror import Known
 from pynetwork.errors import InvalidValueError, UnknownDriverError
+from pynetwork.peers import Peer
 from pynetwork.port_index import PortIndex
 from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
 
@@ -54,7 +55,7 @@ def record(key: str, spec: object, extra: Mapping[str, Any] = _NO_EXTRA) -> Put:
 
 class Records:
     """
-    Tables ``network``, ``endpoint``, ``port``, ``sandbox`` and ``name``.
+    Tables ``network``, ``endpoint``, ``port``, ``sandbox``, ``name``, and ``peer`` of other hosts' endpoints.
 
     Not locked itself: the mirror's lock is held by whoever calls.
 
@@ -66,13 +67,14 @@ class Records:
             deleted; with an empty key when all are forgotten. They must be quick: every request waits.
     """
 
-    words = ("network", "endpoint", "port", "sandbox", "name")
+    words = ("network", "endpoint", "port", "sandbox", "name", "peer")
 
     def __init__(self, drivers: Registry[AnyDriver]) -> None:
         self._drivers = drivers
         self.networks: dict[str, Row[AnyNetworkSpec]] = {}
         self.endpoints: dict[str, Row[EndpointSpec]] = {}
         self.sandboxes: dict[str, Row[SandboxSpec]] = {}
+        self.peers: dict[str, Row[Peer]] = {}  # by key
         self._names: dict[str, dict[str, str]] = {}
         self._joined: dict[str, dict[str, None]] = {}
         self.host_ports = PortIndex()
@@ -101,6 +103,9 @@ class Records:
             self._drop_port(key)
             self._ports.setdefault(row.spec.endpoint, {})[row.spec.id] = row
             self.host_ports.add(row.spec)
+        elif table == "peer":
+            row = self._row(Peer, key, value, revision, decoded)
+            self.peers[key] = row
         else:
             row = self._row(SandboxSpec, key, value, revision, decoded)
             self.sandboxes[row.spec.id] = row
@@ -125,6 +130,8 @@ class Records:
             self.endpoints.pop(identity, None)
         elif table == "port":
             self._drop_port(key)
+        elif table == "peer":
+            self.peers.pop(key, None)
         else:
             self.sandboxes.pop(identity, None)
         for follower in self.followers:
@@ -132,7 +139,7 @@ class Records:
 
     def clear(self) -> None:
         """Forget everything."""
-        for table in (self.networks, self.endpoints, self.sandboxes, self._names, self._joined):
+        for table in (self.networks, self.endpoints, self.sandboxes, self.peers, self._names, self._joined):
             table.clear()
         self._ports.clear()
         self.host_ports.clear()
@@ -147,6 +154,7 @@ class Records:
             self.endpoints.values(),
             ports,
             self.sandboxes.values(),
+            self.peers.values(),
         )
         for row in chain.from_iterable(rows):
             follower(row.key, row.spec)

@@ -114,6 +114,27 @@ def test_two_networks_with_the_same_addresses_on_three_hosts(hosts: tuple[LinuxH
             assert ask(boxes[name, 10], proto, address) == f"{name} {size + len(name)}"
 
 
+def test_names_of_endpoints_on_other_hosts_resolve(hosts: tuple[LinuxHost, ...]) -> None:
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    box = joined(hosts[0], "net", "a", 10)
+    endpoint = (
+        hosts[1]
+        .controller.networks["net"]
+        .create_endpoint("b", addresses=["10.1.0.11", "fd01::b"], aliases=["service"])
+    )
+    endpoint.join(hosts[1].controller.new_sandbox("b"))
+    look = "import socket,sys; print(*sorted({a[4][0] for a in socket.getaddrinfo(sys.argv[1], 7)}))"
+
+    def found(name: str) -> str:
+        done = box.run(["python3", "-c", look, name], capture_output=True, text=True, check=False)
+        return str(done.stdout.strip())
+
+    for name in ("b", "service", "b.net"):
+        assert eventually(lambda name=name: found(name) == "10.1.0.11 fd01::b"), name  # type: ignore[misc]  # a lambda
+    endpoint.leave()
+    assert eventually(lambda: not found("b"))
+
+
 def test_a_packet_of_the_full_mtu_passes_undivided(hosts: tuple[LinuxHost, ...]) -> None:
     """One byte more is refused where it is sent."""
     hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)

@@ -149,6 +149,8 @@ class Agent:
             worker.keep_up()
         else:
             worker.take(event)
+        if self._events.empty():  # many at once are one write
+            worker.write_names()
 
     def _note(self, error: PynetworkError | None) -> None:
         """Log the first of several failures, and the end of them."""

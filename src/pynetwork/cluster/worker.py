@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
+from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.drivers.overlay import vni_of
 from pynetwork.log import logger
@@ -126,6 +127,7 @@ class Worker:
         self._peers = peers
         self._underlay = underlay
         self._is_being_made = is_being_made
+        self._names = PeerNames(core)
         self._lock = threading.RLock()
         self._followed: dict[str, Followed] = {}
         self._announced: dict[_Ids, Peer] = {}
@@ -174,6 +176,7 @@ class Worker:
             self.quarantined = set(regain_all(self._core, self._ledger, self._is_being_made))
             self._announced = {}
             self._seen = -1
+            self._names.forget_others()
             self.take(self._ledger.store.list(PEERS))
             self.look()
             return lease
@@ -221,6 +224,13 @@ class Worker:
                 return
             peer = None if news.value is None else read_text(Peer, news.key, news.value)
             self._tell(followed, self._put(followed, endpoint, peer, news.revision))
+            self._names.note(network, endpoint, peer)
+
+    def write_names(self) -> None:
+        """Write down what endpoints of other hosts are called, for this host's own name server."""
+        with self._lock:
+            if self._is_active:
+                self._names.flush()
 
     def keep_up(self, *, now: bool = False) -> None:
         """Do what is due: tell the datapath again what it could not be told, tidy up, look for dead hosts."""
@@ -293,6 +303,7 @@ class Worker:
             row = networks.get(identity)
             if row is None or row.revision != followed.made:
                 del self._followed[identity]
+                self._names.replace(identity, {})
         local: dict[str, dict[str, Peer]] = {}
         for (network, endpoint), peer in joined.items():
             local.setdefault(network, {})[endpoint] = peer
@@ -309,6 +320,7 @@ class Worker:
                 followed.since = snapshot.revision
                 self._followed[identity] = followed
                 self._reconcile(followed, is_new=True)
+                self._names.replace(identity, {key: peer for key, (peer, _) in followed.records.items()})
             elif known.local != mine.keys():
                 for change in _put_local(known, mine):
                     self._tell(known, change)
@@ -342,6 +354,7 @@ class Worker:
             for endpoint, (peer, revision) in records.items():
                 self._tell(followed, self._put(followed, endpoint, peer, revision))
             followed.since = snapshot.revision
+            self._names.replace(network, {key: peer for key, (peer, _) in followed.records.items()})
         if stale:
             # Said by an earlier agent of this host, of what has left since; or of what the next look finds.
             with self._core.reading():

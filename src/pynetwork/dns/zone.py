@@ -13,10 +13,12 @@ from pynetwork.dns import RESOLVER
 from pynetwork.dns.codec import reverse_name, wire_name
 from pynetwork.dns.view import Prepared, View
 from pynetwork.ports import PortBinding
+from pynetwork.types import parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pynetwork.peers import Peer
     from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
     from pynetwork.types import IPAddress
 
@@ -175,13 +177,14 @@ class Directory:
         self._zones: dict[str, Zone] = {}
         self._specs: dict[str, EndpointSpec] = {}
         self._members: dict[str, Member] = {}
+        self._peers: dict[str, Member] = {}
         self._ports: dict[str, dict[str, PortSpec]] = {}
         self._views: WeakValueDictionary[object, View] = WeakValueDictionary()
 
     def clear(self) -> None:
         """Forget everything."""
         self.touched.update(self.inmates)
-        for table in (self.inmates, self._zones, self._specs, self._members, self._ports):
+        for table in (self.inmates, self._zones, self._specs, self._members, self._peers, self._ports):
             table.clear()
 
     def put(self, key: str, spec: Any) -> None:  # noqa: ANN401 - of the kind that the key says
@@ -202,6 +205,8 @@ class Directory:
             self._put_sandbox(identity, spec)
         elif table == "port":
             self._put_port(rest.partition("/")[0], identity, spec)
+        elif table == "peer":
+            self._put_peer(rest.partition("/")[0], identity, spec)
 
     def zone(self, network: str) -> Zone:
         """Return the zone of the network of that id."""
@@ -287,6 +292,22 @@ class Directory:
         if known is not None and known.sandbox is not None:
             self.zone(known.network).remove(self._members[endpoint])
             self._add(known)
+
+    def _put_peer(self, network: str, identity: str, spec: Peer | None) -> None:
+        """Take in an endpoint of another host."""
+        old = self._peers.pop(identity, None)
+        if old is not None:
+            self.zone(network).remove(old)
+        if spec is not None:
+            member = self._peers[identity] = Member(
+                id=identity,
+                name=wire_name(spec.name) or b"\0",
+                names=_wire_names((spec.name, *spec.aliases)),
+                addresses=tuple(map(parse_address, spec.addresses)),
+                ports=(),
+                sandbox="",
+            )
+            self.zone(network).add(member)
 
     def _put_sandbox(self, identity: str, spec: SandboxSpec | None) -> None:
         inmate = self._inmate(identity)

@@ -14,6 +14,7 @@ import pytest
 
 from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
 from pynetwork.cluster.layout import write
+from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Resolve
 from pynetwork.resources import Vxlan
 from pynetwork.store import Delete, Put
@@ -64,6 +65,37 @@ def test_each_host_is_told_of_the_endpoints_of_others_that_are_joined(
     world.settle()
     assert b.entries("net") == set()
     assert b.controller.networks["net"].peers == ()
+
+
+def test_what_others_are_called_is_in_the_host_s_own_store_as_long_as_it_follows_them(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    """Its name server reads it there, in whichever process that is."""
+    a, b = pair
+    web, db = a.joined("net", "web"), b.joined("net", "db", aliases=["sql"])
+    directory = Directory()
+    a.controller._core.records.follow(directory.put)
+    world.settle()
+    names = directory.zone(web.network.id).names
+    assert {bytes(name) for name in names} == {b"\3web\0", b"\2db\0", b"\3sql\0"}
+    (found,) = names[b"\3sql\0"].values()
+    assert found.addresses == tuple(address.ip for address in db.addresses)
+    revision = a.controller.statistics()["revision"]
+    world.settle()
+    assert a.controller.statistics()["revision"] == revision  # what is no news is not written
+    more = b.joined("net", "more")
+    world.settle()
+    assert b"\4more\0" in names
+    db.delete(force=True)
+    more.leave()
+    world.settle()
+    assert {bytes(name) for name in names} == {b"\3web\0"}
+    more.join(b.controller.sandboxes["net-more"])
+    world.settle()
+    assert a.controller._core.records.peers
+    web.delete(force=True)
+    world.settle()
+    assert not a.controller._core.records.peers
 
 
 def test_only_hosts_that_have_endpoints_of_a_network_follow_it(world: World, pair: tuple[Host, Host]) -> None:
