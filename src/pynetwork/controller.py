@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.core import Handle, Surroundings
 from pynetwork.dns import DnsStatistics
-from pynetwork.doctor import diagnose, missing, wanted
+from pynetwork.doctor import across_hosts, diagnose, missing, wanted
 from pynetwork.network import Network
 from pynetwork.opening import Opening
 from pynetwork.overview import counts, everything, networks, own
@@ -280,7 +280,8 @@ class Controller:
             What was found, with the commands that would allow us; they are never run by the library.
         """
         look = getattr(self._core.engine.kernel, "diagnosed", None)
-        return () if look is None else diagnose(look(), wanted(self._core), self.check())
+        found = () if look is None else diagnose(look(), wanted(self._core), self.check())
+        return (*found, *across_hosts(self._core))
 
     @contextmanager
     def scratch(self) -> Iterator[Self]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pynetwork.peers import Reached
 from pynetwork.requests.common import network_scope
 from pynetwork.resources import NetworkRules, Ruleset
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.kernel.diagnosis import DropChain, HostFacts
 
-__all__ = ["Finding", "Wanted", "diagnose", "missing", "wanted"]
+__all__ = ["Finding", "Wanted", "across_hosts", "diagnose", "missing", "wanted"]
 
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 _FIREWALLD = "firewalld"
@@ -143,6 +144,25 @@ def _accept(chain: DropChain, network: Wanted) -> tuple[str, ...]:
         return (f"firewall-cmd --permanent --zone=trusted --add-interface={bridge}",) if "in" in ways else ()
     place = f"{chain.family} {chain.table} {chain.chain}"
     return tuple(f'nft insert rule {place} {way[0]}ifname "{bridge}" accept' for way in ways)
+
+
+def across_hosts(core: Core) -> Iterator[Finding]:
+    """Yield what is in the way between this host and others of its cluster. It takes a second if there is."""
+    if core.span is None:
+        return
+    mtu = core.span.underlay.mtu
+    for host, reached in sorted(core.span.worker.probe().items()):
+        if reached is Reached.NOT:
+            yield Finding(
+                problem=f"host {host!r} does not answer this one, {core.span.underlay.vtep}",
+                effect="endpoints there are not reached, unless only pings are dropped on the way",
+            )
+        elif reached is Reached.SMALL:
+            yield Finding(
+                problem=f"packets of {mtu} bytes do not reach host {host!r}, smaller ones do",
+                effect="what fills a packet vanishes on the way: connections hang once they carry much",
+                commands=("ip link set INTERFACE mtu SMALLER  # and make networks with a smaller mtu=",),
+            )
 
 
 def wanted(core: Core) -> list[Wanted]:

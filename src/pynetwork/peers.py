@@ -8,6 +8,7 @@ each change, and compared as a whole now and then, through :class:`Peers`; the c
 from __future__ import annotations
 
 import functools
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
 
     from pynetwork.types import IPAddress
 
-__all__ = ["Change", "Entry", "Flood", "Peer", "PeerTable", "Peers", "Reach", "Resolve", "Slot", "Underlay"]
+__all__ = [
+    "Change",
+    "Entry",
+    "Flood",
+    "Peer",
+    "PeerTable",
+    "Peers",
+    "Reach",
+    "Reached",
+    "Resolve",
+    "Slot",
+    "Underlay",
+]
 
 #: What can be one thing at a time: where a MAC is, whose an address is, whether a host gets a copy.
 Slot: TypeAlias = tuple[str, str]
@@ -89,6 +102,14 @@ class Underlay:
     def room(self) -> int:
         """The largest MTU of what is sent through it, bytes."""
         return self.mtu - self.overhead
+
+
+class Reached(StrEnum):
+    """What was found out about the way to another host."""
+
+    FULL = "full"  # packets of the full size arrive
+    SMALL = "small"  # only smaller ones do
+    NOT = "not"  # none do
 
 
 @attrs.frozen

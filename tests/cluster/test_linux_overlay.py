@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import time
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping, pinging
 
-from pynetwork import MemoryStore
+from pynetwork import ApplyError, MemoryStore
 from pynetwork.testing import private_host
 from pynetwork.testing.cluster import linux_cluster
 
@@ -307,6 +308,50 @@ def test_broadcast_and_multicast_go_to_other_hosts_only_if_asked_for(hosts: tupl
         assert [sorted(words) for words in heard[1:]] == [["all", "group"] if bum else []] * 2
         assert heard[0].count("group") == 0
         assert ping(boxes[0], "10.1.0.11") == 1
+
+
+@pytest.mark.parametrize("subnet", ["192.0.2.0/24", "fd99::/64"])
+def test_the_doctor_probes_the_way_to_other_hosts(subnet: str) -> None:
+    """One is cut off, packets of the full size do not get to another; the third is as it should be."""
+    with private_host() as machine, linux_cluster(4, subnet=subnet) as hosts:
+        hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+        for number, host in enumerate(hosts, 10):
+            joined(host, "net", host.name, number)
+        assert eventually(lambda: knows(hosts[0], "net", 3))
+        assert not across(hosts[0])
+        machine.run(["ip", "link", "set", hosts[1].cable, "down"])
+        machine.run(["ip", "link", "set", hosts[2].cable, "mtu", "1400"])
+        assert across(hosts[0]) == [
+            f"host 'h2' does not answer this one, {hosts[0].vtep}",
+            "packets of 1500 bytes do not reach host 'h3', smaller ones do",
+        ]
+
+
+def across(host: LinuxHost) -> list[str]:
+    """Return what the doctor finds on the way to other hosts."""
+    return sorted(
+        finding.problem for finding in host.controller.doctor() if " host '" in f" {finding.problem}"
+    )
+
+
+def test_a_port_that_somebody_else_has_is_said() -> None:
+    """Another program, or somebody's VXLAN device of the same VNI."""
+    with private_host(), linux_cluster(1, vxlan_port=4790) as (host,):
+        controller = host.controller
+        network = controller.new_network("overlay", "net", options={"vni": 77})
+        with host.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.bind(("", 4790))
+            with pytest.raises(ApplyError, match=r"something else has UDP port 4790: .*vxlan_port="):
+                network.create_endpoint("e")
+        theirs = ["type", "vxlan", "id", "77", "dstport", "4790"]
+        # Ours, which could not be had, goes a little later.
+        assert eventually(
+            lambda: host.run(["ip", "link", "add", "theirs", *theirs], check=False).returncode == 0
+        )
+        with pytest.raises(ApplyError, match="another VXLAN device of VNI 77 on that port"):
+            network.create_endpoint("e")
+        host.run(["ip", "link", "delete", "theirs"])
+        network.create_endpoint("e")
 
 
 def test_a_store_in_memory_is_shared_by_who_names_it() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pynetwork.cluster.followed import Followed, Here
 from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
@@ -21,74 +22,20 @@ from pynetwork.types import CLUSTER_SPACE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pynetwork.cluster.followed import Ids
     from pynetwork.cluster.ledger import Ledger
     from pynetwork.cluster.member import Member
     from pynetwork.cluster.reaper import Reaper
     from pynetwork.core import Core
-    from pynetwork.peers import Peers, Underlay
-    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.peers import Peers, Reached, Underlay
     from pynetwork.specs import EndpointSpec
     from pynetwork.store import Change as StoreChange
     from pynetwork.store import Lease
 
-__all__ = ["Followed", "Worker"]
+__all__ = ["Worker"]
 
 _MOST_UPKEEP_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 1.0
-
-_Ids = tuple[str, str]  # of a network and an endpoint
-
-
-@attrs.define
-class Followed:
-    """
-    A network that this host has a part in.
-
-    Args:
-        vni: Its VNI.
-        made: Revision of this host's own store at which the network came to it: it may go and come again
-            between two looks, and what the datapath was told goes with it.
-        table: What its records amount to.
-        since: Revision of the store at which it was looked at as a whole: older changes are in it.
-        local: Ids of its endpoints that this host has joined.
-        is_behind: Whether the datapath could not be told of something.
-    """
-
-    vni: int
-    made: int
-    table: PeerTable
-    since: int = 0
-    local: set[str] = attrs.field(factory=set)
-    is_behind: bool = False
-
-    @property
-    def records(self) -> dict[str, tuple[Peer, int]]:
-        """The endpoints of other hosts by id, and the revisions of their records."""
-        return {key: value for key, value in self.table.peers.items() if key not in self.local}
-
-    def installed(self, host: str) -> int | None:
-        """Return the revision up to which the datapath was told of the endpoints of a host."""
-        if self.is_behind:
-            return None
-        return max((revision for peer, revision in self.records.values() if peer.host == host), default=None)
-
-
-@attrs.define
-class _Here:
-    """
-    What there is of the cluster on this host.
-
-    Args:
-        networks: Networks that it has a part in.
-        joined: Endpoints that are joined, or are about to be.
-        pending: Those that are about to be.
-        is_unfinished: Whether a request is under way, so that it will be otherwise soon.
-    """
-
-    networks: dict[str, Row[AnyNetworkSpec]] = attrs.field(factory=dict)
-    joined: dict[_Ids, Peer] = attrs.field(factory=dict)
-    pending: set[_Ids] = attrs.field(factory=set)
-    is_unfinished: bool = False
 
 
 class Worker:
@@ -130,7 +77,7 @@ class Worker:
         self._names = PeerNames(core)
         self._lock = threading.RLock()
         self._followed: dict[str, Followed] = {}
-        self._announced: dict[_Ids, Peer] = {}
+        self._announced: dict[Ids, Peer] = {}
         self._seen = -1
         self._is_active = False
         self._upkeep_due = 0.0
@@ -148,6 +95,16 @@ class Worker:
         with self._lock:
             found = self._followed.get(network)
             return None if found is None else attrs.evolve(found, local=set(found.local))
+
+    def probe(self) -> dict[str, Reached]:
+        """Send packets of the full size to the hosts that are followed; returns what came of it by name."""
+        with self._lock:
+            hosts = {p.host: p.vtep for f in self._followed.values() for p, _ in f.records.values()}
+        ask = getattr(self._peers, "probe", None)
+        if ask is None or not hosts:
+            return {}
+        found = ask(hosts.values(), self._underlay.mtu)
+        return {host: found[vtep] for host, vtep in hosts.items()}
 
     def stand_up(self) -> bool:
         """Be the one agent of this host, unless another live process is; returns whether it is."""
@@ -200,7 +157,7 @@ class Worker:
             with self._core.reading():
                 revision = self._core.engine.mirror.revision
                 is_news = revision != self._seen or self.is_behind
-                here = self._here() if is_news else _Here()
+                here = self._here() if is_news else Here()
             if is_news:
                 self._follow(here)
                 self._announce({ids: peer for ids, peer in here.joined.items() if ids not in here.pending})
@@ -252,11 +209,11 @@ class Worker:
 
     # What this host has
 
-    def _here(self) -> _Here:
+    def _here(self) -> Here:
         """Return what there is of the cluster on this host."""
         records, world = self._core.records, self._core.engine.world
         held = {scope for intent in world.under_way() if not intent.finish for scope in intent.holds}
-        here = _Here()
+        here = Here()
         for identity, network in records.networks.items():
             if network.spec.space != CLUSTER_SPACE:
                 continue
@@ -283,7 +240,7 @@ class Worker:
             aliases=spec.aliases,
         )
 
-    def _announce(self, joined: Mapping[_Ids, Peer]) -> None:
+    def _announce(self, joined: Mapping[Ids, Peer]) -> None:
         new = {ids: peer for ids, peer in joined.items() if self._announced.get(ids) != peer}
         left = tuple(ids for ids in self._announced if ids not in joined)
         if new or left:
@@ -296,7 +253,7 @@ class Worker:
 
     # What the others have
 
-    def _follow(self, here: _Here) -> None:
+    def _follow(self, here: Here) -> None:
         """Follow the networks of this host alone; its own endpoints are known before any record of them."""
         networks, joined = here.networks, here.joined
         for identity, followed in list(self._followed.items()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.plan import Verb
-from pynetwork.resources import Address, Bridge, Netns, Veth
+from pynetwork.resources import Address, Bridge, Netns, Veth, Vxlan
 
 if TYPE_CHECKING:
     from pynetwork.plan import Step
@@ -55,7 +55,7 @@ def _hint_of_address(code: int, address: Address) -> str:
     return ""
 
 
-def _hint(code: int, step: Step) -> str:
+def _hint(code: int, step: Step) -> str:  # noqa: PLR0911 - a case for each
     resource = step.resource
     creates = step.verb is Verb.CREATE
     if code == errno.EOPNOTSUPP and creates and isinstance(resource, Bridge | Veth):
@@ -65,8 +65,20 @@ def _hint(code: int, step: Step) -> str:
         return f"a link called {resource.name} exists and is not ours"
     if code == errno.EEXIST and creates and isinstance(resource, Veth):
         return f"there is a link called {resource.peer} in {resource.netns}, or {resource.name} on the host"
+    if isinstance(resource, Vxlan) and creates:
+        return _vxlan_hint(code, resource)
     if code in {errno.ENOENT, errno.ESRCH} and creates and isinstance(resource, Netns):
         return f"there is no namespace {resource.adopted or resource.path}, or no longer"
     if code == errno.EXFULL and isinstance(resource, Veth):
         return f"bridge {resource.bridge} is full: 1024 ports are all a Linux bridge can have"
+    return ""
+
+
+def _vxlan_hint(code: int, link: Vxlan) -> str:
+    if code == errno.EOPNOTSUPP:
+        return "the kernel lacks vxlan: modprobe vxlan"
+    if code == errno.EADDRINUSE:
+        return f"something else has UDP port {link.port}: choose another for the whole cluster (vxlan_port=)"
+    if code == errno.EEXIST:
+        return f"there is a link called {link.name}, or another VXLAN device of VNI {link.vni} on that port"
     return ""

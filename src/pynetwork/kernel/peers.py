@@ -6,17 +6,19 @@ A device is ours altogether, so every entry it has is: what is too many needs no
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.kernel import answers, fdb, rtnl
+from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.kernel.probe import probe
 from pynetwork.peers import Change, Flood, Reach, Resolve
 from pynetwork.resources import vxlan_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from pynetwork.kernel.netlink import Message, NetlinkSocket
-    from pynetwork.peers import Entry
+    from pynetwork.kernel.netlink import Message
+    from pynetwork.peers import Entry, Reached
 
 __all__ = ["LinuxPeers"]
 
@@ -28,11 +30,16 @@ class LinuxPeers:
     See :class:`~pynetwork.peers.Peers`.
 
     Args:
-        host: Socket of the host's own namespace; closed with this.
+        home: Calls a function in the host's own namespace, and returns what that does.
     """
 
-    def __init__(self, host: NetlinkSocket) -> None:
-        self._host = host
+    def __init__(self, home: Callable[[Callable[[], Any]], Any]) -> None:
+        self._home = home
+        self._host: NetlinkSocket = home(NetlinkSocket)
+
+    def probe(self, targets: Iterable[str], size: int) -> Mapping[str, Reached]:
+        """Return whether packets of *size* bytes, with their IP header, reach the hosts *targets*."""
+        return probe(targets, size, self._home)
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

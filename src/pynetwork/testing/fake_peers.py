@@ -6,10 +6,11 @@ import errno
 import threading
 from typing import TYPE_CHECKING
 
+from pynetwork.peers import Reached
 from pynetwork.testing._model import os_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from pynetwork.peers import Change, Entry, Slot
 
@@ -22,12 +23,16 @@ class FakePeers:
 
     Args:
         has_vxlan: Whether the host has a VXLAN device for a VNI; what is told of a network goes with it.
+
+    Attributes:
+        reached: What is found out of the way to hosts, by address; packets of the full size reach all others.
     """
 
     def __init__(self, has_vxlan: Callable[[int], bool]) -> None:
         self._has_vxlan = has_vxlan
         self._lock = threading.RLock()
         self._entries: dict[int, dict[Slot, Entry]] = {}
+        self.reached: dict[str, Reached] = {}
 
     def entries(self, vni: int) -> set[Entry]:
         """Return the entries of a network."""
@@ -49,6 +54,10 @@ class FakePeers:
             wrong = [slot for slot in {**held, **target} if held.get(slot) != target.get(slot)]
             self._entries[vni] = target
             return len(wrong)
+
+    def probe(self, targets: Iterable[str], size: int) -> dict[str, Reached]:  # noqa: ARG002 - as told
+        """Return whether packets reach other hosts: all do, but for those in :attr:`reached`."""
+        return {target: self.reached.get(target, Reached.FULL) for target in targets}
 
     def forget_lost(self) -> None:
         """Drop the entries of devices that are gone."""

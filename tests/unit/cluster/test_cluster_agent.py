@@ -15,7 +15,7 @@ import pytest
 from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
 from pynetwork.cluster.layout import write
 from pynetwork.dns.zone import Directory
-from pynetwork.peers import Flood, Peer, Reach, Resolve
+from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
 from pynetwork.resources import Vxlan
 from pynetwork.store import Delete, Put
 from pynetwork.testing import FakeKernel
@@ -452,6 +452,21 @@ def test_a_network_that_went_and_came_between_two_looks_is_told_all_again(
     assert b.entries("net") == set()
     world.settle()
     assert b.entries("net") == expected(web, "h1")
+
+
+def test_the_doctor_finds_hosts_that_are_not_reached(world: World) -> None:
+    hosts = [world.host(f"h{number}") for number in (1, 2, 3, 4)]
+    hosts[0].controller.new_network("overlay", "net")
+    for host in hosts:
+        host.joined("net", host.name)
+    world.settle()
+    doctor = hosts[0].controller.doctor
+    assert doctor() == ()
+    hosts[0].kernel.peers().reached = {"192.0.2.2": Reached.NOT, "192.0.2.3": Reached.SMALL}
+    silent, narrow = doctor()
+    assert silent.problem == "host 'h2' does not answer this one, 192.0.2.1"
+    assert narrow.problem == "packets of 1500 bytes do not reach host 'h3', smaller ones do"
+    assert narrow.commands
 
 
 def test_a_datapath_that_cannot_be_told_is_behind_and_told_later(
