@@ -35,6 +35,7 @@ bench: setup ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.overlay
 	$(python) -m benchmarks.processes
 	$(python) -m benchmarks.etcd
+	$(python) -m benchmarks.ovs_flows
 
 clean: ## remove .venv, caches and what was built
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage build dist

@@ -74,6 +74,7 @@ FIELDS: Final[dict[str, Field]] = {
     "tun_ipv6_src": Field("ipv6", 128),
     "tun_ipv6_dst": Field("ipv6", 128),
     "metadata": Field("hex", 64),
+    "reg0": Field("hex", 32),
     "eth_src": Field("mac", 48, masked=True),
     "eth_dst": Field("mac", 48, masked=True),
     "ip_src": Field("ipv4", 32, _IP, masked=True),

@@ -68,7 +68,8 @@ class Channel:
         Make all of *changes*, in order, or none.
 
         Args:
-            changes: From :func:`~.messages.add_flow` and :func:`~.messages.delete_flow`.
+            changes: From :func:`~.messages.add_flow`, :func:`~.messages.delete_flow` and
+                :func:`~.messages.delete_all`.
 
         Raises:
             FlowRefusedError: One was refused; nothing has changed.
@@ -77,17 +78,19 @@ class Channel:
         if changes:
             self._call(lambda: self._change(changes))
 
-    def flows(self, owner: int) -> list[Seen]:
+    def flows(self, owner: int, match: str = "", table: int | None = None) -> list[Seen]:
         """
         Return the flows of an owner, in no order.
 
         Args:
             owner: First 16 bits of their cookies.
+            match: What they all match, and more or not.
+            table: Their table; None for all.
 
         Raises:
             UnavailableError: The bridge does not answer.
         """
-        return self._call(lambda: self._flows(owner))
+        return self._call(lambda: self._flows(messages.flows_request(owner, match, table)))
 
     def check(self) -> None:
         """
@@ -214,8 +217,8 @@ class Channel:
         self._send(messages.message(Kind.BARRIER_REQUEST, 2))
         self._expect(Kind.BARRIER_REPLY)
 
-    def _flows(self, owner: int) -> list[Seen]:
-        self._send(messages.message(Kind.MULTIPART_REQUEST, 3, messages.flows_request(owner)))
+    def _flows(self, request: bytes) -> list[Seen]:
+        self._send(messages.message(Kind.MULTIPART_REQUEST, 3, request))
         found: list[Seen] = []
         goes_on = True
         while goes_on:

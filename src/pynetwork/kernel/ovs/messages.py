@@ -20,6 +20,7 @@ __all__ = [
     "add_flow",
     "bundle_add",
     "bundle_control",
+    "delete_all",
     "delete_flow",
     "explain",
     "flows_request",
@@ -108,11 +109,26 @@ def bundle_add(bundle: int, number: int, flow_mod: bytes) -> bytes:
     return head + _BUNDLE.pack(bundle, 0, _ATOMIC_ORDERED) + inner + flow_mod
 
 
-def flows_request(owner: int) -> bytes:
-    """Return the body of a message that asks for all flows whose cookie begins with the 16 bits *owner*."""
+def delete_all(owner: int, match: str) -> bytes:
+    """Return the body of a message that deletes all flows of an owner that match *match*, and more or not."""
+    cookie, mask = owner << 48, 0xFFFF << 48
+    head = _FLOW_MOD.pack(cookie, mask, _ALL_TABLES, _DELETE, 0, 0, 0, _ANY, _ANY, _ANY, 0, 0)
+    return head + pack_match(match)
+
+
+def flows_request(owner: int, match: str = "", table: int | None = None) -> bytes:
+    """
+    Return the body of a message that asks for flows.
+
+    Args:
+        owner: First 16 bits of their cookies.
+        match: What they all match, and more or not.
+        table: Their table; None for all.
+    """
     mask = 0xFFFF << 48
-    head = _FLOW_REQUEST.pack(_FLOW_STATS, 0, _ALL_TABLES, _ANY, _ANY, owner << 48, mask)
-    return head + _EMPTY_MATCH
+    number = _ALL_TABLES if table is None else table
+    head = _FLOW_REQUEST.pack(_FLOW_STATS, 0, number, _ANY, _ANY, owner << 48, mask)
+    return head + pack_match(match)
 
 
 def parse_flows(body: bytes) -> tuple[list[Seen], bool]:

@@ -1,5 +1,7 @@
 """Matches and actions as OpenFlow 1.4 has them on the wire: from the text of a flow to bytes.
 
+The text has been read strictly, or made by us, so it is not checked again.
+
 Codes are those of the OpenFlow Switch Specification 1.4.0, section 7.2, and for what that lacks those of
 Nicira's and Ericsson's extensions, see ovs-fields(7) and ovs-actions(7).
 """
@@ -7,10 +9,11 @@ Nicira's and Ericsson's extensions, see ovs-fields(7) and ovs-actions(7).
 from __future__ import annotations
 
 import functools
+import socket
 import struct
 from typing import Final
 
-from pynetwork.resources.flow_text import FIELDS, PROTOCOLS, Action, Condition, parse_action, parse_condition
+from pynetwork.resources.flow_text import FIELDS, PROTOCOLS
 
 __all__ = ["pack_instructions", "pack_match"]
 
@@ -41,6 +44,7 @@ _CODES: Final[dict[str, tuple[int, int]]] = {
     "nd_sll": (_BASIC, 32),
     "nd_tll": (_BASIC, 33),
     "tun_id": (_BASIC, 38),
+    "reg0": (_NICIRA, 0),
     "tun_src": (_NICIRA, 31),
     "tun_dst": (_NICIRA, 32),
     "tun_ipv6_src": (_NICIRA, 109),
@@ -51,6 +55,8 @@ _CODES: Final[dict[str, tuple[int, int]]] = {
 _ETH_TYPE: Final = struct.Struct("!HBBH")  # OXM 5, two bytes
 _IP_PROTO: Final = struct.Struct("!HBBB")  # OXM 10, one byte
 
+# Instructions, which stand for themselves, behind the list of actions.
+_LATE: Final = ("write_metadata:", "goto_table:")
 _IN_PORT: Final = 0xFFFFFFF8
 _OLD_IN_PORT: Final = 0xFFF8
 _NX_VENDOR: Final = 0x00002320
@@ -73,7 +79,7 @@ def pack_match(text: str) -> bytes:
     Args:
         text: In the form that :class:`~pynetwork.resources.Flow` gives it.
     """
-    oxms = b"".join(map(_pack_text, text.split(","))) if text else b""
+    oxms = b"".join(map(_pack_condition, text.split(","))) if text else b""
     length = 4 + len(oxms)
     return struct.pack("!HH", 1, length) + oxms + bytes(-length % 8)
 
@@ -87,38 +93,24 @@ def pack_instructions(text: str) -> bytes:
     """
     if text == "drop":
         return b""
-    late = b""
-    actions = b""
     # A comma in brackets is the one of resubmit(,N).
-    for word in text.replace("(,", "(;").split(","):
-        action = parse_action(word.replace("(;", "(,"))
-        if action.name == "goto_table":
-            late += _GOTO.pack(1, 8, action.value)
-        elif action.name == "write_metadata":
-            late += _WRITE_METADATA.pack(2, 24, action.value, (1 << 64) - 1)
-        else:
-            actions += _pack_action(action)
-    if actions:
-        actions = _APPLY.pack(4, 8 + len(actions)) + actions
-    return actions + late
+    words = text.replace("(,", "(").split(",")
+    actions = b"".join([_pack_action(word) for word in words if not word.startswith(_LATE)])
+    late = b"".join([_pack_instruction(word) for word in words if word.startswith(_LATE)])
+    return (_APPLY.pack(4, 8 + len(actions)) + actions if actions else b"") + late
 
 
 @functools.lru_cache(maxsize=4096)
-def _pack_text(text: str) -> bytes:
-    return _pack_condition(parse_condition(text))
-
-
-def _pack_condition(condition: Condition) -> bytes:
-    name = condition.name
-    if condition.value is None:
+def _pack_condition(text: str) -> bytes:
+    name, _, value = text.partition("=")
+    if not value:
         ether_type, protocol = PROTOCOLS[name]
         packed = _ETH_TYPE.pack(_BASIC, 5 << 1, 2, ether_type)
         return packed if protocol is None else packed + _IP_PROTO.pack(_BASIC, 10 << 1, 1, protocol)
-    size = FIELDS[name].bits // 8
-    if condition.mask is None:
-        return _header(name) + condition.value.to_bytes(size, "big")
-    value = condition.value.to_bytes(size, "big") + condition.mask.to_bytes(size, "big")
-    return _header(name, masked=True) + value
+    value, _, mask = value.partition("/")
+    if not mask:
+        return _header(name) + _pack_value(name, value)
+    return _header(name, masked=True) + _pack_value(name, value) + _pack_mask(name, mask)
 
 
 @functools.cache
@@ -129,23 +121,50 @@ def _header(name: str, *, masked: bool = False) -> bytes:
     return struct.pack("!HBB", kind, number << 1 | masked, size)
 
 
-def _pack_action(action: Action) -> bytes:
-    match action.name:
-        case "output":
-            return _OUTPUT_ACTION.pack(0, 16, action.value, 0)
-        case "in_port":
-            return _OUTPUT_ACTION.pack(0, 16, _IN_PORT, 0)
-        case "set_field":
-            size = FIELDS[action.field].bits // 8
-            return _padded(25, b"", _header(action.field) + action.value.to_bytes(size, "big"))
-        case "move":
-            bits = FIELDS[action.field].bits
-            headers = _header(action.source) + _header(action.field)
-            return _padded(
-                0xFFFF, struct.pack("!IH", _NX_VENDOR, _REG_MOVE), _MOVE.pack(bits, 0, 0) + headers
-            )
+def _pack_value(name: str, text: str) -> bytes:
+    field = FIELDS[name]
+    match field.kind:
+        case "mac":
+            return bytes.fromhex(text.replace(":", ""))
+        case "ipv4":
+            return socket.inet_aton(text)
+        case "ipv6":
+            return socket.inet_pton(socket.AF_INET6, text)
+    return int(text, 0).to_bytes(field.bits // 8, "big")
+
+
+def _pack_mask(name: str, text: str) -> bytes:
+    """Return a mask: a MAC, or the length of a prefix."""
+    bits = FIELDS[name].bits
+    if ":" in text:
+        return _pack_value(name, text)
+    return ((1 << bits) - (1 << bits - int(text))).to_bytes(bits // 8, "big")
+
+
+def _pack_instruction(text: str) -> bytes:
+    name, _, value = text.partition(":")
+    if name == "goto_table":
+        return _GOTO.pack(1, 8, int(value))
+    return _WRITE_METADATA.pack(2, 24, int(value, 0), (1 << 64) - 1)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pack_action(text: str) -> bytes:
+    name, _, rest = text.partition(":")
+    if name == "output":
+        return _OUTPUT_ACTION.pack(0, 16, int(rest), 0)
+    if name == "in_port":
+        return _OUTPUT_ACTION.pack(0, 16, _IN_PORT, 0)
+    if name == "set_field":
+        value, _, field = rest.partition("->")
+        return _padded(25, b"", _header(field) + _pack_value(field, value))
+    if name == "move":
+        source, _, field = rest.partition("->")
+        body = _MOVE.pack(FIELDS[field].bits, 0, 0) + _header(source) + _header(field)
+        return _padded(0xFFFF, struct.pack("!IH", _NX_VENDOR, _REG_MOVE), body)
     extension = struct.pack("!IH", _NX_VENDOR, _RESUBMIT_TABLE)
-    return _padded(0xFFFF, extension, _RESUBMIT.pack(_OLD_IN_PORT, action.value))
+    table = int(text.removeprefix("resubmit(").removesuffix(")"))
+    return _padded(0xFFFF, extension, _RESUBMIT.pack(_OLD_IN_PORT, table))
 
 
 def _padded(kind: int, head: bytes, body: bytes) -> bytes:

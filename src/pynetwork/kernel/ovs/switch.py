@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.drivers.overlay_flows import NETWORKS
+from pynetwork.errors import UnavailableError
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.database import Database
-from pynetwork.kernel.ovs.messages import add_flow, delete_flow
+from pynetwork.kernel.ovs.messages import add_flow, delete_all, delete_flow
 from pynetwork.kernel.ovs.place import Place
 from pynetwork.kernel.ovs.rows import Rows
 from pynetwork.plan import Plan, Step, Verb
 from pynetwork.resources import Flow, OvsBridge, OvsPort
-from pynetwork.resources.ovs import PLANNED
+from pynetwork.resources.ovs import PLANNED, REMOTE
 from pynetwork.resources.stray import StrayFlow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from pynetwork.errors import PynetworkError
     from pynetwork.kernel.ovs.database import Edit
     from pynetwork.resources import Resource
 
@@ -121,9 +123,10 @@ class Switch:
     def _program(self, steps: Sequence[Step], *, replay: bool) -> None:
         bridge = str(getattr(steps[0].resource, "bridge", ""))
         try:
-            self.channel(bridge).change([_change(step) for step in steps])
+            changes = [(number, change) for number, step in enumerate(steps) for change in _changes(step)]
+            self.channel(bridge).change([change for _, change in changes])
         except FlowRefusedError as error:
-            raise RulesRefusedError(error.number or 0) from error
+            raise RulesRefusedError(0 if error.number is None else changes[error.number][0]) from error
         except UnavailableError:
             # With their bridge flows are gone, too.
             is_gone = replay and all(step.verb is Verb.DELETE for step in steps)
@@ -144,13 +147,13 @@ class Switch:
                     yield StrayFlow(bridge=bridge.name, table=table, cookie=cookie)
 
 
-def _change(step: Step) -> bytes:
+def _changes(step: Step) -> Iterator[bytes]:
     resource = step.resource
-    if isinstance(resource, StrayFlow):
-        return delete_flow(resource.table, resource.cookie)
-    if not isinstance(resource, Flow):
-        msg = f"{resource} is no flow"
-        raise PynetworkError(msg)
-    if step.verb is Verb.DELETE:
-        return delete_flow(resource.table, resource.cookie)
-    return add_flow(resource.table, resource.priority, resource.match, resource.actions, resource.cookie)
+    if step.verb is not Verb.DELETE and isinstance(resource, Flow):
+        yield add_flow(resource.table, resource.priority, resource.match, resource.actions, resource.cookie)
+    elif isinstance(resource, Flow | StrayFlow):
+        yield delete_flow(resource.table, resource.cookie)
+    if step.verb is Verb.DELETE and isinstance(resource, Flow) and resource.table == NETWORKS:
+        # With a network goes what was told of it, as with a VXLAN device of the kernel's.
+        yield delete_all(REMOTE, resource.match)
+        yield delete_all(REMOTE, resource.match.replace("metadata", "tun_id"))

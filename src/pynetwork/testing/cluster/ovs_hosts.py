@@ -90,8 +90,8 @@ class OvsHost:
     def ofctl(self, command: str, bridge: str, *words: str, check: bool = True) -> str:
         """Run ``ovs-ofctl`` on a bridge, OpenFlow 1.4, and return what it prints."""
         target = f"unix:{self.directory}/{bridge}.mgmt"
-        argv = ["ovs-ofctl", "-O", "OpenFlow14", "--timeout=10", command, target, *words]
-        return _run(argv, check=check).stdout
+        argv = ["ovs-ofctl", "-O", "OpenFlow14", "--timeout=60", command, target, *words]
+        return _run(argv, check=check, timeout=70.0).stdout
 
     def appctl(self, *words: str, timeout: int = 10) -> str:
         """Run ``ovs-appctl`` on the switch and return what it prints."""

@@ -1,0 +1,173 @@
+"""Endpoints on other hosts, for an Open vSwitch: flows that follow what is known of them.
+
+All flows of a network say so in their match, so what is there of one can be asked for; each is known by its
+cookie, a digest of all that it is. So what is told twice changes nothing, and nothing is deleted that has
+taken another's place.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from pynetwork.drivers.overlay_flows import (
+    NETWORKS,
+    answer_flows,
+    flood_flow,
+    member_flow,
+    network_flows,
+    reach_flows,
+)
+from pynetwork.errors import UnavailableError
+from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
+from pynetwork.peers import Flood, Reach, Resolve
+from pynetwork.resources.ovs import PLANNED, REMOTE, flow_cookie
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from pynetwork.drivers.overlay_flows import FlowText
+    from pynetwork.kernel.ovs.channel import Channel
+    from pynetwork.peers import Change, Entry, Slot
+
+__all__ = ["OvsPeers"]
+
+_AT_ONCE: Final = 20_000  # flows in a bundle, which the switch holds twice
+
+
+@attrs.define
+class _Network:
+    """What was told of a network."""
+
+    vni: int
+    strict: bool
+    entries: dict[Slot, Entry] = attrs.field(factory=dict)
+    hosts: Counter[str] = attrs.field(factory=Counter)  # by VTEP, how many entries are of each
+    copied: set[str] = attrs.field(factory=set)  # VTEPs that get a copy of what is for everybody
+
+    def put(self, entry: Entry) -> None:
+        self.drop(entry.slot)
+        self.entries[entry.slot] = entry
+        if isinstance(entry, Reach):
+            self.hosts[entry.vtep] += 1
+        elif isinstance(entry, Flood):
+            self.copied.add(entry.vtep)
+
+    def drop(self, slot: Slot) -> None:
+        entry = self.entries.pop(slot, None)
+        if isinstance(entry, Reach):
+            self.hosts[entry.vtep] -= 1
+            if not self.hosts[entry.vtep]:
+                del self.hosts[entry.vtep]
+        elif isinstance(entry, Flood):
+            self.copied.discard(entry.vtep)
+
+    def flows(self, slots: Iterable[Slot], vteps: Iterable[str]) -> Iterator[FlowText]:
+        """Yield the flows of *slots* and of the hosts *vteps*, as far as there are such."""
+        is_flooded = False
+        for slot in slots:
+            match self.entries.get(slot):
+                case Reach(mac=mac, vtep=vtep):
+                    yield from reach_flows(self.vni, mac, vtep, strict=self.strict)
+                case Resolve(address=address, mac=mac):
+                    yield from answer_flows(self.vni, address, mac)
+            is_flooded = is_flooded or slot[0] == "vtep"
+        if is_flooded and self.copied:
+            yield flood_flow(self.vni, self.copied)
+        yield from (member_flow(self.vni, vtep) for vtep in vteps if vtep in self.hosts)
+
+
+class OvsPeers:
+    """
+    See :class:`~pynetwork.peers.Peers`.
+
+    Args:
+        channel: Connection to the bridge.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._networks: dict[int, _Network] = {}
+
+    def close(self) -> None:
+        """Close the connection. Idempotent."""
+        self._channel.close()
+
+    def apply(self, vni: int, change: Change) -> None:
+        """Put what is new in place and drop what is gone, all at once; see :meth:`Peers.apply`."""
+        strict = self._is_strict(vni)
+        network = self._networks.get(vni)
+        if network is None or network.strict != strict:
+            msg = f"what this host has of VNI {vni} is to be looked at first"
+            raise OSError(errno.ESTALE, msg)
+        slots = tuple(dict.fromkeys(entry.slot for entry in (*change.put, *change.drop)))
+        vteps = {
+            entry.vtep
+            for entry in (*change.put, *change.drop, *map(network.entries.get, slots))
+            if isinstance(entry, Reach)
+        }
+        before = set(network.flows(slots, vteps))
+        for entry in change.drop:
+            network.drop(entry.slot)
+        for entry in change.put:
+            network.put(entry)
+        after = set(network.flows(slots, vteps))
+        try:
+            self._send(
+                [add_flow(*text, cookie=_cookie(text)) for text in after - before],
+                [delete_flow(text.table, _cookie(text)) for text in before - after],
+            )
+        except BaseException:
+            del self._networks[vni]  # what is there now must be looked at
+            raise
+
+    def reconcile(self, vni: int, wanted: Collection[Entry]) -> int:
+        """Make the entries of a network *wanted*; see :meth:`Peers.reconcile`."""
+        self._networks.pop(vni, None)
+        network = _Network(vni, self._is_strict(vni))
+        for entry in wanted:
+            network.put(entry)
+        flows = network.flows(network.entries, network.hosts)
+        target = {Seen(text.table, _cookie(text)): text for text in flows}
+        found: set[Seen] = set()
+        for field in ("metadata", "tun_id"):
+            found.update(self._flows(REMOTE, f"{field}={vni:#x}"))
+        missing = target.keys() - found
+        surplus = found - target.keys()
+        self._send(
+            (add_flow(*target[seen], cookie=seen.cookie) for seen in missing),
+            (delete_flow(seen.table, seen.cookie) for seen in surplus),
+        )
+        self._networks[vni] = network
+        return len(missing) + len(surplus)
+
+    def _is_strict(self, vni: int) -> bool:
+        """Return whether hosts are held to their endpoints in a network; the network's own flow tells."""
+        found = {seen.cookie for seen in self._flows(PLANNED, f"metadata={vni:#x}", NETWORKS)}
+        for strict in (False, True):
+            if _cookie(network_flows(vni, strict=strict)[0], PLANNED) in found:
+                return strict
+        raise OSError(errno.ENODEV, f"this host has nothing of VNI {vni}")
+
+    def _flows(self, owner: int, match: str, table: int | None = None) -> list[Seen]:
+        try:
+            return self._channel.flows(owner, match, table)
+        except UnavailableError as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+
+    def _send(self, added: Iterable[bytes], deleted: Iterable[bytes]) -> None:
+        """Send all as one bundle, or as several when it is much: what is new is there before the old goes."""
+        changes = (change for some in (added, deleted) for change in some)
+        try:
+            while part := list(islice(changes, _AT_ONCE)):
+                self._channel.change(part)
+        except UnavailableError as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+
+
+def _cookie(text: FlowText, owner: int = REMOTE) -> int:
+    return flow_cookie(owner, *text)
