@@ -7,6 +7,7 @@ one canonical form, or raises :class:`~pynetwork.errors.InvalidValueError` namin
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -44,6 +45,7 @@ __all__ = [
     "check_interface_prefix",
     "check_labels",
     "check_name",
+    "check_seconds",
     "new_id",
     "parse_address",
     "parse_each",
@@ -196,6 +198,14 @@ def check_flag(what: str, value: object) -> bool:
         msg = f"invalid {what}={value!r}: True or False is expected"
         raise InvalidValueError(msg)
     return value
+
+
+def check_seconds(what: str, value: object) -> float:
+    """Validate a time: a finite number of seconds, not below zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        msg = f"invalid {what}={value!r}: a number of seconds is expected"
+        raise InvalidValueError(msg)
+    return float(value)
 
 
 def parse_each(what: str, values: object, parse: Callable[[object], _T]) -> tuple[_T, ...]:

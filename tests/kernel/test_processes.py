@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pynetwork import ApplyError, Controller, NotFoundError, Surroundings, UnavailableError
+from pynetwork import ApplyError, Controller, InvalidValueError, NotFoundError, Surroundings, UnavailableError
 from pynetwork.kernel.groups import Groups
 from pynetwork.kernel.hierarchies import Hierarchies, find_hierarchies
 
@@ -242,6 +242,38 @@ class TestStop:
         process = _start(sandbox, f"trap '' TERM; {READY}{FOREVER}")
         sandbox.delete()
         assert _reap(process) == [-signal.SIGKILL]
+
+    def test_what_a_dead_process_started_is_ended_by_the_next(self, sandbox: Sandbox) -> None:
+        code = """
+            import os, signal
+            from pynetwork import Controller
+            sandbox = Controller().sandboxes["s"]
+            print(sandbox.popen(["sleep", "61"]).pid, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+        argv = [sys.executable, "-c", "\n".join(line[12:] for line in code.splitlines())]
+        if _version(sandbox) != find_hierarchies().version:
+            pytest.skip("another process would use the groups that this host has")
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == -signal.SIGKILL
+        orphan = int(done.stdout)
+        assert [each.pid for each in sandbox.processes()] == [orphan]
+        sandbox.delete()
+        assert not _is_running(orphan)
+
+    @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf"), "1", None, True])
+    def test_a_time_that_is_none_is_refused_before_anybody_is_asked(
+        self, sandbox: Sandbox, timeout: Any
+    ) -> None:
+        process = _start(sandbox, f"{READY}exec sleep 61")
+        for call in (lambda: sandbox.stop(timeout=timeout), lambda: next(sandbox.stream_stats(timeout))):
+            with pytest.raises(InvalidValueError, match="a number of seconds is expected"):
+                call()
+        with pytest.raises(InvalidValueError, match="invalid signal"):
+            sandbox.stop(signal="SIGNOTHING")
+        assert process.poll() is None
+        sandbox.stop()
+        _reap(process)
 
     def test_an_empty_sandbox_is_stopped_at_once(self, sandbox: Sandbox) -> None:
         stopped = sandbox.stop(timeout=60)

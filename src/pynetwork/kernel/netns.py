@@ -134,17 +134,16 @@ class Namespaces:
             function: What to call.
             undo: Called with what it returned when the caller is interrupted and will never have it.
         """
-        if self._closed:
-            msg = "the namespace worker is closed"
-            raise UnavailableError(msg)
+        with self._lock:
+            if self._closed:
+                raise _closed()
+            descriptor = os.dup(self._home) if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
         def there() -> T:
-            descriptor = self._home if path is None else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
             finally:
-                if path is not None:
-                    os.close(descriptor)
+                os.close(descriptor)
             return function()
 
         job = _Job(there)
@@ -235,8 +234,7 @@ class Namespaces:
         job = _Job(function)
         with self._lock:
             if self._closed:
-                msg = "the namespace worker is closed"
-                raise UnavailableError(msg)
+                raise _closed()
             if self._jobs is None:
                 self._jobs = SimpleQueue()
                 self._thread = threading.Thread(
@@ -282,6 +280,10 @@ def namespace_of_thread() -> tuple[int, int]:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def _closed() -> UnavailableError:
+    return UnavailableError("the namespace worker is closed")
 
 
 def _pin(descriptor: int, path: str) -> None:

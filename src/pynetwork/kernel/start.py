@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -19,7 +20,7 @@ from pynetwork.errors import ApplyError, InvalidValueError
 from pynetwork.kernel import syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netns import Namespaces
@@ -143,7 +144,7 @@ class Starter:
 
 def check_argv(argv: object) -> None:
     """Refuse text in place of a program and its arguments."""
-    if isinstance(argv, str | bytes):
+    if isinstance(argv, str | bytes) or not isinstance(argv, Sequence) or not argv:
         msg = f"invalid program {argv!r}: a list of its name and arguments is expected, there is no shell"
         raise InvalidValueError(msg)
 

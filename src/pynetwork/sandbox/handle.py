@@ -12,7 +12,7 @@ from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
 from pynetwork.sandbox.interior import crew_of, files_of, group_of, groups_of, inside, within
 from pynetwork.specs.sandbox import parse_signal
-from pynetwork.types import check_name
+from pynetwork.types import check_name, check_seconds
 
 if TYPE_CHECKING:
     import subprocess
@@ -289,7 +289,7 @@ class Sandbox(Handle):
         from pynetwork.kernel.ending import stop
 
         number = self._spec.stop_signal if signal is None else parse_signal(signal)
-        return stop(crew_of(self._core, self.id), number, timeout)
+        return stop(crew_of(self._core, self.id), number, check_seconds("timeout", timeout))
 
     def entered(self) -> AbstractContextManager[None]:
         """
@@ -321,7 +321,7 @@ class Sandbox(Handle):
         """
         from time import monotonic, sleep
 
-        due = monotonic()
+        interval, due = check_seconds("interval", interval), monotonic()
         while True:
             sleep(max(0.0, due - monotonic()))
             due = max(due + interval, monotonic())

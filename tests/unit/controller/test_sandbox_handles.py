@@ -20,8 +20,9 @@ from pynetwork import (
     Limits,
     MemoryStore,
     NotFoundError,
+    UnavailableError,
 )
-from pynetwork.resources import Netns
+from pynetwork.resources import Cgroup, File, Netns
 from pynetwork.testing import Chaos, FakeKernel, fake_surroundings
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def host() -> Host:
 
 @pytest.fixture
 def here(host: Host) -> Iterator[Controller]:
-    with Controller(store=MemoryStore(), kernel=host, surroundings=fake_surroundings()) as controller:
+    around = fake_surroundings()
+    with Controller(store=MemoryStore(), kernel=host, surroundings=around, dns="off") as controller:
         yield controller
 
 
@@ -99,8 +101,8 @@ class TestRun:
 
     def test_there_is_no_shell(self, here: Controller, host: Host) -> None:
         sandbox = here.new_sandbox("s")
-        for text in ("ip link", b"ip link"):
-            argv: Any = text
+        junk: list[Any] = ["ip link", b"ip link", [], None, 7, {"ip": "link"}]
+        for argv in junk:
             with pytest.raises(InvalidValueError, match="there is no shell"):
                 sandbox.run(argv)
         assert host.namespaces.entered == []
@@ -195,6 +197,52 @@ class TestSettings:
         assert sandbox.extra_hosts == {"db": ip_address("192.0.2.7"), "host": "host-gateway"}
         assert (sandbox.stop_signal, sandbox.limits) == (signal.SIGINT, Limits(pids=10))
         assert sandbox.inspect()["cgroup_parent"] == "jobs"
+
+    def test_its_group_has_its_name_and_its_limits(self, here: Controller, host: Host) -> None:
+        sandbox = here.new_sandbox("s", limits={"pids": 10}, cgroup_parent="jobs")
+        (group,) = (item for item in host.resources if isinstance(item, Cgroup))
+        name = f"pynetwork-{sandbox.id[:12]}.{here._core.instance[:8]}"
+        assert group == Cgroup(path=f"jobs/{name}", pids=10)
+        assert (sandbox.cgroup, sandbox.cgroup_problem) == (Path("/sys/fs/cgroup/jobs", name), "")
+        assert here.reconcile().is_clean
+        sandbox.delete()
+        assert host.resources == ()
+
+    def test_where_there_are_no_groups_it_does_without_unless_it_needs_one(self, host: Host) -> None:
+        around = fake_surroundings(cgroup_problem="they cannot be written")
+        with Controller(store=MemoryStore(), kernel=host, surroundings=around) as controller:
+            sandbox = controller.new_sandbox("s")
+            assert (sandbox.cgroup, sandbox.cgroup_problem) == (None, "they cannot be written")
+            for needs in ({"limits": {"pids": 10}}, {"cgroup_parent": "jobs"}):
+                with pytest.raises(UnavailableError, match="cannot be limited: they cannot be written"):
+                    controller.new_sandbox("t", **needs)
+            assert list(controller.sandboxes) == ["s"]
+
+    def test_its_files_are_made_when_first_asked_for_and_follow_its_endpoints(
+        self, here: Controller, host: Host
+    ) -> None:
+        def texts() -> dict[str, str]:
+            found = (item for item in host.resources if isinstance(item, File))
+            return {item.path.rpartition("/")[2]: item.text for item in found}
+
+        sandbox = here.new_sandbox("s", hostname="web", extra_hosts={"host": HOST_GATEWAY})
+        network = here.new_network("bridge", "n", subnets=["10.88.0.0/24"], dns=["198.51.100.1"])
+        network.create_endpoint("e").join(sandbox)
+        assert texts() == {}
+        assert sandbox.hosts_path.parent == sandbox.resolv_conf_path.parent == sandbox.hostname_path.parent
+        assert texts()["hosts"].endswith("10.88.0.1\thost\n10.88.0.2\tweb\n")
+        assert texts()["hostname"] == "web\n"
+        assert texts()["resolv.conf"] == "nameserver 198.51.100.1\n"
+        requests = here.statistics()["revision"]
+        assert sandbox.hosts_path.name == "hosts"
+        assert here.statistics()["revision"] == requests
+        network.endpoints["e"].leave()
+        assert "10.88.0" not in texts()["hosts"]
+        assert texts()["resolv.conf"] == "nameserver 192.0.2.53\n"
+        sandbox.delete()
+        assert texts() == {}
+        with pytest.raises(NotFoundError):
+            sandbox.hosts_path  # noqa: B018 - looking is the test
 
     def test_it_is_told_nothing_by_default(self, here: Controller) -> None:
         sandbox = here.new_sandbox("s")
