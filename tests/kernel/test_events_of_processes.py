@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pynetwork import Controller, EventKind
 from pynetwork.testing import Child
@@ -111,3 +112,15 @@ def test_a_process_that_is_killed_is_told_of_as_it_came_out(controller: Controll
             break
     assert outcomes[False]
     assert outcomes[True]
+
+
+def test_the_name_servers_figures_are_among_the_counters(controller: Controller) -> None:
+    network = controller.new_network("bridge", "n", subnets=["10.64.0.0/16"])
+    box = controller.new_sandbox("s")
+    network.create_endpoint("e").join(box)
+    box.run(["dig", "+short", "@127.0.0.11", "e"], check=True, capture_output=True)
+    families = {family.name: family for family in text_string_to_metric_families(controller.metrics())}
+    (queries,) = families["pynetwork_dns_queries"].samples
+    assert (queries.name, queries.value) == ("pynetwork_dns_queries_total", 1)
+    assert families["pynetwork_dns_sandboxes"].samples[0].value == 1
+    assert families["pynetwork_apply_seconds"].samples[-1].value > 0

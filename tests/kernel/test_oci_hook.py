@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
 SOURCES = str(Path(pynetwork.__file__).parents[1])
-APPLETS = ("sh", "sleep", "ip", "ping", "httpd", "wget", "cat")
+APPLETS = ("sh", "sleep", "ip", "ping", "httpd", "nslookup")
 SECONDS = 60.0
 
 
@@ -47,6 +47,7 @@ class Runtime:
         for applet in APPLETS:
             (self._root / "bin" / applet).symlink_to("busybox")
         (self._root / "www" / "index.html").write_text("it works\n")
+        (self._root / "etc" / "resolv.conf").write_text("nameserver 127.0.0.11\n")
         self._suffix = secrets.token_hex(4)
         self.names: list[str] = []
 
@@ -224,6 +225,21 @@ def test_arguments_of_the_hook_speak_for_containers_that_say_nothing(
     assert "two" not in networks.networks["front"].endpoints
     for name in ("one", "two"):
         runtime.delete(name)
+
+
+def test_containers_know_each_other_by_name_when_the_hook_has_a_companion(
+    runtime: Runtime, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """The hook ends at once; somebody has to answer."""
+    with Controller(dns="off") as controller:
+        controller.new_network("bridge", "front", subnets=["10.88.0.0/24"])
+        for name in ("one", "two"):
+            runtime.run(name, arguments=("--network", "front", "--dns", "companion"))
+        assert soon(lambda: "10.88.0.3" in runtime.inside("one", "nslookup", "two", check=False))
+        for name in ("one", "two"):
+            runtime.delete(name)
+        controller.erase()
+    assert soon(lambda: not list(Path("/run/pynetwork").glob("**/*")))
 
 
 def test_a_container_of_which_nobody_says_anything_is_let_alone(

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Self
 
-from pynetwork.errors import HistoryLostError, InvalidValueError, StoreError
+from pynetwork.errors import HistoryLostError, InvalidValueError, StoreError, UnavailableError
 from pynetwork.events.kinds import Event, EventKind
 from pynetwork.events.replay import Replay
 
@@ -135,6 +135,9 @@ def lost(since: int) -> HistoryLostError:
 
 
 def _start(store: Store, since: object) -> Snapshot:
+    if not (hasattr(store, "past") and hasattr(store, "history")):
+        msg = f"there are no events: {store!r} keeps no history"
+        raise UnavailableError(msg)
     if since is None:
         return store.list("")
     # An event may not be the last one of its revision.

@@ -54,13 +54,23 @@ def _is_done(core: Core, spec: SandboxSpec, found: Adoptions) -> bool:
     else:
         build = partial(attach, core, identity=spec.id, source=str(spec.adopted))
     try:
+        if not _is_as_it_was(core, spec):
+            return False
         core.request(build)
     except NotFoundError:
         return False  # deleted meanwhile, or the namespace has gone again
     except PynetworkError as error:
-        found.failed.append(f"sandbox {spec.name!r}: {error}")
+        if _is_as_it_was(core, spec):
+            found.failed.append(f"sandbox {spec.name!r}: {error}")
         return False
     return True
+
+
+def _is_as_it_was(core: Core, spec: SandboxSpec) -> bool:
+    """Whether no other process was faster."""
+    with core.reading() as records:
+        row = records.sandboxes.get(spec.id)
+        return row is not None and row.spec == spec
 
 
 def _scopes(core: Core, spec: SandboxSpec) -> set[str]:

@@ -25,7 +25,7 @@ from pynetwork.testing import Chaos, FakeKernel, fake_surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pynetwork import Endpoint, Sandbox
+    from pynetwork import Endpoint, Report, Sandbox
 
 NAMED, PROCESS = "/run/netns/x", "/proc/4711/ns/net"
 
@@ -336,6 +336,33 @@ class TestGoneAndBack:
         assert not boxes[PROCESS].is_attached
         assert report.failed == ()
         assert controller.reconcile().is_clean
+
+    def test_two_that_reconcile_at_once_do_it_once(
+        self, adopted: Controller, kernel: FakeKernel, store: MemoryStore
+    ) -> None:
+        kernel.reboot()
+        around = [fake_surroundings(process=f"p{number}") for number in range(2)]
+        with (
+            Controller(store=store, kernel=kernel, surroundings=around[0]) as one,
+            Controller(store=store, kernel=kernel, surroundings=around[1]) as other,
+        ):
+            reports: list[Report] = []
+
+            def work(controller: Controller) -> None:
+                reports.append(controller.reconcile())
+
+            for step in range(2):
+                threads = [threading.Thread(target=work, args=(each,)) for each in (one, other)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join(60)
+                assert [report.failed for report in reports] == [(), ()]
+                changed = [name for report in reports for name in (*report.detached, *report.attached)]
+                assert sorted(changed) == (["named"] if step else ["named", "process"])
+                reports.clear()
+                kernel.plant(Netns(path=NAMED))
+            assert one.reconcile().is_clean
 
     @pytest.mark.parametrize("die_at", range(6))
     def test_a_move_that_a_crash_and_a_reboot_interrupt_ends_detached(

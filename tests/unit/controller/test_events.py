@@ -23,6 +23,7 @@ from pynetwork import (
     PynetworkError,
     StoreError,
     Surroundings,
+    UnavailableError,
 )
 from pynetwork.plan import Verb
 from pynetwork.store import Put
@@ -457,6 +458,22 @@ class TestHistory:
             controller.new_sandbox(f"s{number}")
         next(reader)
         assert 0 < len(reader._ready) <= 512
+
+
+def test_a_store_without_a_history_is_said_to_have_none(kernel: FakeKernel) -> None:
+    class Forgetful:
+        """What somebody wrote for an earlier version."""
+
+        def __init__(self) -> None:
+            store = MemoryStore()
+            for name in ("get", "list", "transact", "changes", "watch", "close"):
+                setattr(self, name, getattr(store, name))
+
+    store: Any = Forgetful()
+    with Controller(store=store, kernel=kernel, surroundings=fake_surroundings()) as controller:
+        with pytest.raises(UnavailableError, match="keeps no history"):
+            controller.events()
+        controller.new_sandbox("s")
 
 
 @pytest.mark.parametrize(
