@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,12 +136,13 @@ class Docker:
 
 
 @pytest.fixture
-def docker(tmp_path: Path) -> Iterator[Docker]:
+def docker() -> Iterator[Docker]:
     for program in ("dockerd", "docker", "busybox"):
         if shutil.which(program) is None:
             cannot_run(f"{program} is missing")
-    with private_host(PRIVATE):
-        docker = Docker(tmp_path)
+    # Not tmp_path, which is too long for the sockets that containerd has in there.
+    with tempfile.TemporaryDirectory(prefix="docker-") as place, private_host(PRIVATE):
+        docker = Docker(Path(place))
         try:
             docker.wait()
             docker.make_image()
