@@ -120,9 +120,15 @@ def _dropped(chain: DropChain, facts: HostFacts, networks: list[Wanted]) -> Iter
         return
     frames = set(facts.filters_frames).intersection(families)
     within = ", nor between their own endpoints: bridged frames pass it, too" if frames else ""
+    # What DOCKER-USER accepts, Docker's own chains do not see any more.
+    then = (
+        "; once they are allowed, they reach Docker's containers at ports that are not published, too"
+        if chain.has_docker_user
+        else ""
+    )
     yield Finding(
         problem=f"chain {chain.chain} of {chain.family} {chain.table} drops what it does not accept",
-        effect=f"nothing passes to or from {', '.join(blocked)}{within}",
+        effect=f"nothing passes to or from {', '.join(blocked)}{within}{then}",
         commands=(
             *(line for lines in blocked.values() for line in lines),
             *(("firewall-cmd --reload",) if chain.table == _FIREWALLD else ()),

@@ -207,6 +207,10 @@ def test_docker_and_we_live_side_by_side(beside_docker: tuple[Lab, Docker]) -> N
     assert docker.ask(LAN[4]).startswith("lan 80")
     with pytest.raises(RuntimeError, match="timed out"):
         docker.ask(web.addresses[4])
+    # The other way round it is open, as the finding says.
+    assert "reach Docker's containers" in str(findings[0])
+    inner = docker.run("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "theirs").strip()
+    check({"theirs": [question for question in everywhere(web, {4: inner}, 80) if question.proto == "tcp"]})
     lab.route_to(web.endpoint.network)
     check({"theirs": reached, "web": inside}, everywhere(lab.lan, web.addresses))
     lab.controller.erase()
