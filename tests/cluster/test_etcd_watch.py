@@ -140,6 +140,26 @@ class TestCompaction:
             follower.wait_for("later", "1")
             assert len(follower.changes) == 7
 
+    def test_a_deletion_at_the_very_revision_of_the_compaction_is_told(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """Its puts are kept, its deletions forgotten, and a watch may begin there."""
+        put(writer, "gone", "1")
+        since = put(writer, "kept", "1")
+        with Follower(watching()) as follower:
+            follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+            proxy.decide = no_watch
+            proxy.cut()
+            deleted = writer.transact([], [Delete("gone")])
+            assert deleted == since + 1
+            own.etcdctl("compaction", f"{deleted}")
+            proxy.decide = lambda _: Fate.PASS
+            follower.wait_for("gone", None)
+            put(writer, "later", "1")
+            follower.wait_for("later", "1")
+            assert [change.key for change in follower.changes] == ["gone", "later"]
+        assert writer.history(since) is None
+
     def test_a_quiet_prefix_survives_it_too(
         self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
     ) -> None:
@@ -165,6 +185,50 @@ class TestCompaction:
         with pytest.raises(StoreError, match=f"after revision {since} are no longer known; list it again"):
             next(iter(watching().watch("", since)))
         assert watching().changes(since) is None
+
+
+class TestHistory:
+    """What tests of all stores cannot do: compact, and break connections."""
+
+    def test_what_is_compacted_is_not_known(
+        self, own: EtcdCluster, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        start = writer.list("").revision
+        first, second = put(writer, "a", "1"), put(writer, "a", "2")
+        compact(own, writer)
+        third = put(writer, "a", "3")
+        store = watching()
+        assert store.past(first) is None
+        assert store.history(start) is None
+        assert store.history(first) is None
+        assert [each.value for each in store.history(second).changes] == ["3"]  # type: ignore[union-attr]  # the test
+        assert [each.value for each in store.past(third).entries] == ["3"]  # type: ignore[union-attr]  # the test
+
+    @pytest.mark.parametrize("path", ["/v3/watch", "/v3/kv/txn", "/v3/kv/put", "/v3/kv/range"])
+    @pytest.mark.parametrize("fate", [Fate.LOSE_ANSWER, Fate.LOSE_REQUEST, Fate.SWALLOW])
+    def test_it_is_complete_also_when_requests_are_lost(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore, path: str, fate: Fate
+    ) -> None:
+        start = writer.list("").revision
+        written = [put(writer, "a", f"{n}") for n in range(5)]
+        fates = iter([fate])
+        proxy.decide = lambda each: next(fates, Fate.PASS) if each.path == path else Fate.PASS
+        found = watching().history(start)
+        assert found is not None
+        assert [(each.value, each.revision) for each in found.changes] == [
+            (f"{n}", revision) for n, revision in enumerate(written)
+        ]
+
+    def test_it_tells_what_went_with_a_lease(self, watching: Callable[..., Store], writer: EtcdStore) -> None:
+        """No writer has left a mark for that."""
+        lease = writer.grant(100)
+        start = writer.transact([], [Put("a", "1", lease=lease)])
+        assert start is not None
+        writer.revoke(lease)
+        found = watching().history(start)
+        assert found is not None
+        (change,) = found.changes
+        assert (change.key, change.value, change.time) == ("a", None, 0.0)
 
 
 class TestSilence:

@@ -12,7 +12,13 @@ import attrs
 from pynetwork.errors import StoreError, StoreUnavailableError
 from pynetwork.log import logger
 from pynetwork.store._forking import follow_forks
-from pynetwork.store.etcd_answers import FAILED_PRECONDITION, RefusedError, read_answer, refusal
+from pynetwork.store.etcd_answers import (
+    FAILED_PRECONDITION,
+    OUT_OF_RANGE,
+    RefusedError,
+    read_answer,
+    refusal,
+)
 from pynetwork.store.etcd_http import BrokenError, Connections
 
 if TYPE_CHECKING:
@@ -169,6 +175,27 @@ class Client:
             self._adopt(causes)
             time.sleep(min(pause, deadline.left()))
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def remembers(self, what: str, key: str, revision: int) -> bool:
+        """
+        Whether all that happened after *revision* is known.
+
+        A watch is no judge of that: it may begin at the revision of a compaction, whose deletions are
+        forgotten (etcd issue 18089). So this is asked once the watch has begun.
+
+        Args:
+            what: Completes "cannot ..." in errors.
+            key: One that may be read.
+            revision: 0 is before anything.
+        """
+        body = {"key": key, "count_only": True, "revision": str(max(1, revision))}  # etcd begins at 1
+        try:
+            self.call(what, "/kv/range", body)
+        except RefusedError as error:
+            if error.code != OUT_OF_RANGE:
+                raise
+            return False
+        return True
 
     def stream(self, what: str, path: str, body: Answer) -> tuple[Stream, Answer]:
         """

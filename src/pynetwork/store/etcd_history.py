@@ -7,6 +7,7 @@ transactions come along, and say when each was made.
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ __all__ = ["History"]
 
 _RANGE: Final = "/kv/range"
 _WATCH: Final = "/watch"
+_PAUSE: Final = 0.1  # seconds until a stream that broke off is opened anew
 
 
 @attrs.frozen
@@ -57,7 +59,7 @@ class History:
     def after(self, since: int, limit: int) -> Changes | None:
         """Return every change after *since*, about *limit* of them, None when they are not known."""
         what = f"read the history after revision {since}"
-        look = {"key": self.layout.key("x"), "count_only": True}
+        look: Answer = {"key": self.layout.key("x"), "count_only": True}
         now = revision_of(self.client.call(what, _RANGE, look))
         if since == now:
             return Changes(since, ())
@@ -70,12 +72,15 @@ class History:
             try:
                 stream, first = self.client.stream(what, _WATCH, {"create_request": create})
                 with closing(stream):
+                    if not self.client.remembers(what, look["key"], since):
+                        return None
                     return self._read(stream, first, end, limit)
             except (BrokenError, StoreUnavailableError) as error:
                 self.client.leave()
                 if not deadline.left():
                     msg = f"cannot {what}: {error}"
                     raise StoreUnavailableError(msg) from error
+                time.sleep(min(_PAUSE, deadline.left()))
 
     def _read(self, stream: Stream, message: Answer, end: int, limit: int) -> Changes | None:
         """Read what *stream* tells until it has told of revision *end*, or has told enough."""

@@ -87,6 +87,9 @@ class Watch:
                 token = self._client.token
                 stream, first = self._client.stream(self._what, _WATCH, self._request())
                 with closing(stream):
+                    if not self._client.remembers(self._what, self._span["key"], self._revision):
+                        self._list_again()
+                        continue
                     yield from self._follow(stream, first, stop, wait, token)
             except BrokenError as error:
                 self._note(error)
@@ -167,8 +170,7 @@ class Watch:
     def _cancelled(self, message: Answer, token: str | None) -> None:
         reason = str(message.get("cancel_reason", ""))
         if "compact_revision" in message:
-            logger().info("%s: revision %d is compacted, listing again", self._what, self._revision)
-            self._is_stale = True
+            self._list_again()
         elif (refusal := RefusedError(reason, PERMISSION_DENIED)).wants_token or "denied" in reason:
             # Denied is what some versions say of a token that is too old, too.
             if self._may_be_denied or not self._client.renew_token(token):
@@ -178,6 +180,10 @@ class Watch:
         else:
             msg = f"it broke off: {reason or 'no reason given'}"
             raise BrokenError(msg, sent=True)
+
+    def _list_again(self) -> None:
+        logger().info("%s: what follows revision %d is no longer known", self._what, self._revision)
+        self._is_stale = True
 
     def _tell(self, message: Answer) -> Iterator[Change]:
         events = message.get("events", ())
