@@ -8,6 +8,7 @@ each change, and compared as a whole now and then, through :class:`Peers`; the c
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -16,7 +17,7 @@ import attrs
 from pynetwork.types import parse_address, parse_mac
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from pynetwork.types import IPAddress
 
@@ -192,6 +193,20 @@ class Peers(Protocol):
         """
         ...
 
+    def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
+        """
+        Take packets of networks from the hosts that are in them only, as far as this can be told.
+
+        Args:
+            port: UDP port of VXLAN.
+            members: VNI to the VTEPs of the other hosts that have endpoints there; empty when this host is
+                in no network.
+
+        Raises:
+            UnavailableError: It cannot be told.
+        """
+        ...
+
 
 #: What an endpoint wants of a slot, from a revision of the store on; None: it is on this very host.
 _Claim: TypeAlias = "tuple[int, Entry | None]"
@@ -215,6 +230,12 @@ class PeerTable:
     flood: bool = False
     _claims: dict[Slot, dict[str, _Claim]] = attrs.field(factory=dict, init=False)
     _peers: dict[str, tuple[Peer, int]] = attrs.field(factory=dict, init=False)
+    _vteps: Counter[str] = attrs.field(factory=Counter, init=False)
+
+    @property
+    def vteps(self) -> frozenset[str]:
+        """Where the other hosts are that have endpoints."""
+        return frozenset(self._vteps)
 
     @property
     def peers(self) -> dict[str, tuple[Peer, int]]:
@@ -239,6 +260,8 @@ class PeerTable:
         """
         old = self._peers.pop(endpoint, None)
         wanted: dict[Slot, Entry] = {}
+        self._count(None if old is None else old[0], -1)
+        self._count(peer, 1)
         if peer is not None:
             self._peers[endpoint] = (peer, revision)
             wanted = {entry.slot: entry for entry in self._entries(peer)}
@@ -263,6 +286,12 @@ class PeerTable:
             elif after != before:
                 put.append(after)
         return Change(tuple(put), tuple(drop))
+
+    def _count(self, peer: Peer | None, change: int) -> None:
+        if peer is not None and peer.host != self.host:
+            self._vteps[peer.vtep] += change
+            if not self._vteps[peer.vtep]:
+                del self._vteps[peer.vtep]
 
     def _entries(self, peer: Peer) -> list[Entry]:
         """Return what an endpoint claims, were it on another host."""

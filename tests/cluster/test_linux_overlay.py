@@ -190,6 +190,60 @@ def test_nobody_can_pretend_to_be_another(hosts: tuple[LinuxHost, ...]) -> None:
     assert ping(box, "10.1.0.11") == 0
 
 
+FORGE = """
+import socket, struct, sys
+vtep, vni, dst, src, target, source = sys.argv[1:]
+mac = lambda text: bytes.fromhex(text.replace(":", ""))
+data = b"forged"
+udp = struct.pack("!HHHH", 9, 9999, 8 + len(data), 0) + data
+ends = map(socket.inet_aton, (source, target))
+ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, *ends)
+total = sum(struct.unpack("!10H", ip)); total = (total & 0xFFFF) + (total >> 16)
+ip = ip[:10] + struct.pack("!H", ~total & 0xFFFF) + ip[12:]
+frame = mac(dst) + mac(src) + b"\\x08\\x00" + ip + udp
+s = socket.socket(socket.AF_INET6 if ":" in vtep else socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(struct.pack("!II", 0x08000000, int(vni) << 8) + frame, (vtep, 4789))
+"""
+LISTEN = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("", 9999)); s.settimeout(1.0)
+print("ready", flush=True)
+try:
+    print(s.recv(99).decode(), flush=True)
+except TimeoutError:
+    print("nothing", flush=True)
+"""
+
+
+@pytest.mark.parametrize("subnet", ["192.0.2.0/24", "fd99::/64"])
+def test_packets_that_a_host_forges_which_is_not_in_the_network_are_dropped(subnet: str) -> None:
+    """The same packet from a host that is in it arrives: only Open vSwitch can tell whose it may be."""
+    with private_host(), linux_cluster(3, subnet=subnet) as hosts:
+        network = hosts[0].controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+        ends = []
+        for host, number in zip(hosts, (10, 11), strict=False):
+            endpoint = host.controller.networks["net"].create_endpoint(
+                host.name, addresses=[f"10.1.0.{number}"]
+            )
+            box = host.controller.new_sandbox("box")
+            endpoint.join(box)
+            ends.append((endpoint, box))
+        assert eventually(lambda: knows(hosts[0], "net", 1) and knows(hosts[1], "net", 1))
+        assert eventually(lambda: ping(ends[0][1], "10.1.0.11") == 1)
+        macs = [endpoint.mac for endpoint, _ in ends]
+        forged = [hosts[0].vtep, str(network.options.vni), *macs, "10.1.0.10", "10.1.0.11"]
+        for host, expected in ((hosts[2], "nothing"), (hosts[1], "forged")):
+            listening = ends[0][1].popen(["python3", "-c", LISTEN], stdout=subprocess.PIPE, text=True)
+            assert listening.stdout is not None
+            assert listening.stdout.readline() == "ready\n"
+            host.run(["python3", "-c", FORGE, *forged])
+            assert listening.communicate()[0] == f"{expected}\n", host
+        assert "pynetwork-vxlan" in hosts[0].run(["nft", "list", "tables"]).stdout
+        for endpoint, _ in ends:
+            endpoint.delete(force=True)
+        assert eventually(lambda: "pynetwork" not in hosts[0].run(["nft", "list", "tables"]).stdout)
+
+
 def test_an_endpoint_moves_with_its_addresses_and_mac(hosts: tuple[LinuxHost, ...]) -> None:
     """Somebody pings it all the time: it is away for as long as the move takes, and answers from there."""
     hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)

@@ -150,7 +150,7 @@ class Agent:
         else:
             worker.take(event)
         if self._events.empty():  # many at once are one write
-            worker.write_names()
+            worker.finish()
 
     def _note(self, error: PynetworkError | None) -> None:
         """Log the first of several failures, and the end of them."""

@@ -13,6 +13,7 @@ from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.drivers.overlay import vni_of
+from pynetwork.errors import UnavailableError
 from pynetwork.log import logger
 from pynetwork.peers import Change, Peer, PeerTable
 from pynetwork.requests.common import join_scope, network_scope
@@ -78,6 +79,7 @@ class Worker:
         self._lock = threading.RLock()
         self._followed: dict[str, Followed] = {}
         self._announced: dict[Ids, Peer] = {}
+        self._admitted: dict[int, frozenset[str]] | None = None
         self._seen = -1
         self._is_active = False
         self._upkeep_due = 0.0
@@ -115,6 +117,11 @@ class Worker:
         """Leave the work to another process of this host."""
         if self._is_active:
             self._is_active = False
+            with self._core.reading():
+                is_in_none = not self._here().networks
+            if is_in_none:
+                self._followed.clear()
+                self._admit()
             stand_down(self._core)
 
     def register(self) -> Lease:
@@ -183,11 +190,23 @@ class Worker:
             self._tell(followed, self._put(followed, endpoint, peer, news.revision))
             self._names.note(network, endpoint, peer)
 
-    def write_names(self) -> None:
-        """Write down what endpoints of other hosts are called, for this host's own name server."""
+    def finish(self) -> None:
+        """Do what is done once for many changes: write names down, say whose packets are taken."""
         with self._lock:
             if self._is_active:
+                self._admit()
                 self._names.flush()
+
+    def _admit(self) -> None:
+        members = {followed.vni: followed.table.vteps for followed in self._followed.values()}
+        if members == self._admitted:
+            return
+        try:
+            self._peers.admit(self._underlay.port, members)
+        except UnavailableError as error:
+            if not self._admitted:
+                logger().warning("%s", error)
+        self._admitted = members
 
     def keep_up(self, *, now: bool = False) -> None:
         """Do what is due: tell the datapath again what it could not be told, tidy up, look for dead hosts."""

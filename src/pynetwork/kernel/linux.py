@@ -175,7 +175,7 @@ class LinuxKernel:
         """Return what tells the host of endpoints on others."""
         with self._opening:
             if self._peers is None:
-                self._peers = LinuxPeers(self.namespaces.home)
+                self._peers = LinuxPeers(self._instance, self.namespaces.home)
             return self._peers
 
     def namespace_id(self, path: str | None) -> object:

@@ -9,6 +9,7 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.kernel import answers, fdb, rtnl
+from pynetwork.kernel.admission import Admission
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.kernel.probe import probe
 from pynetwork.peers import Change, Flood, Reach, Resolve
@@ -30,12 +31,18 @@ class LinuxPeers:
     See :class:`~pynetwork.peers.Peers`.
 
     Args:
+        instance: Whose they are.
         home: Calls a function in the host's own namespace, and returns what that does.
     """
 
-    def __init__(self, home: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(self, instance: str, home: Callable[[Callable[[], Any]], Any]) -> None:
         self._home = home
+        self._admission = Admission(instance, home)
         self._host: NetlinkSocket = home(NetlinkSocket)
+
+    def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
+        """Take packets of networks from the hosts that are in them only; see :meth:`Peers.admit`."""
+        self._admission.admit(port, members)
 
     def probe(self, targets: Iterable[str], size: int) -> Mapping[str, Reached]:
         """Return whether packets of *size* bytes, with their IP header, reach the hosts *targets*."""

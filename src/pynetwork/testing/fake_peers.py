@@ -10,7 +10,7 @@ from pynetwork.peers import Reached
 from pynetwork.testing._model import os_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from pynetwork.peers import Change, Entry, Slot
 
@@ -25,6 +25,7 @@ class FakePeers:
         has_vxlan: Whether the host has a VXLAN device for a VNI; what is told of a network goes with it.
 
     Attributes:
+        members: VNI to the VTEPs that packets of a network are taken from.
         reached: What is found out of the way to hosts, by address; packets of the full size reach all others.
     """
 
@@ -33,6 +34,7 @@ class FakePeers:
         self._lock = threading.RLock()
         self._entries: dict[int, dict[Slot, Entry]] = {}
         self.reached: dict[str, Reached] = {}
+        self.members: dict[int, frozenset[str]] = {}
 
     def entries(self, vni: int) -> set[Entry]:
         """Return the entries of a network."""
@@ -58,6 +60,10 @@ class FakePeers:
     def probe(self, targets: Iterable[str], size: int) -> dict[str, Reached]:  # noqa: ARG002 - as told
         """Return whether packets reach other hosts: all do, but for those in :attr:`reached`."""
         return {target: self.reached.get(target, Reached.FULL) for target in targets}
+
+    def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:  # noqa: ARG002 - as told
+        """Take packets of networks from the hosts that are in them only; see :meth:`Peers.admit`."""
+        self.members = {vni: frozenset(vteps) for vni, vteps in members.items()}
 
     def forget_lost(self) -> None:
         """Drop the entries of devices that are gone."""

@@ -99,7 +99,7 @@ class World:
             host.worker.look()
         for host in hosts:
             host.worker.take(self.store.list("eps/"))
-            host.worker.write_names()
+            host.worker.finish()
 
     def heard_of(self, *names: str) -> None:
         """Renew the leases of hosts."""

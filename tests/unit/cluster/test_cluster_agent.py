@@ -454,6 +454,24 @@ def test_a_network_that_went_and_came_between_two_looks_is_told_all_again(
     assert b.entries("net") == expected(web, "h1")
 
 
+def test_packets_are_taken_from_hosts_that_have_endpoints_there(world: World) -> None:
+    hosts = [world.host(f"h{number}") for number in (1, 2, 3)]
+    hosts[0].controller.new_network("overlay", "net", options={"vni": 7})
+    made = [host.joined("net", host.name) for host in hosts[:2]]
+    world.settle()
+    assert hosts[0].kernel.peers().members == {7: {"192.0.2.2"}}
+    assert hosts[2].kernel.peers().members == {}
+    made.append(hosts[2].joined("net", "h3"))
+    world.settle()
+    assert hosts[0].kernel.peers().members == {7: {"192.0.2.2", "192.0.2.3"}}
+    made[1].leave()
+    world.settle()
+    assert hosts[0].kernel.peers().members == {7: {"192.0.2.3"}}
+    made[0].delete(force=True)
+    hosts[0].worker.stand_down()
+    assert hosts[0].kernel.peers().members == {}
+
+
 def test_the_doctor_finds_hosts_that_are_not_reached(world: World) -> None:
     hosts = [world.host(f"h{number}") for number in (1, 2, 3, 4)]
     hosts[0].controller.new_network("overlay", "net")
