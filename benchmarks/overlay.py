@@ -37,7 +37,7 @@ from pynetwork.testing import PrivateHost, private_host
 from pynetwork.testing.cluster import linux_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from pynetwork.peers import Entry, Peers
     from pynetwork.testing.cluster import LinuxHost
@@ -65,8 +65,8 @@ class Watched:
     def reconcile(self, vni: int, wanted: Collection[Entry]) -> int:
         return self._peers.reconcile(vni, wanted)
 
-    def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
-        self._peers.admit(port, members)
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._peers, name)
 
     def wait_for(self, mac: str) -> float:
         with self.told:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pynetwork.types import IPAddress
 
 __all__ = [
+    "Admitting",
     "Change",
     "Entry",
     "Flood",
@@ -192,6 +193,10 @@ class Peers(Protocol):
             OSError: As :meth:`apply`.
         """
         ...
+
+
+class Admitting(Protocol):
+    """What a datapath has as well if somebody must tell it from whom it takes packets."""
 
     def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
         """

@@ -199,10 +199,11 @@ class Worker:
 
     def _admit(self) -> None:
         members = {followed.vni: followed.table.vteps for followed in self._followed.values()}
-        if members == self._admitted:
+        admit = getattr(self._peers, "admit", None)  # a switch may know by what it is told anyway
+        if admit is None or members == self._admitted:
             return
         try:
-            self._peers.admit(self._underlay.port, members)
+            admit(self._underlay.port, members)
         except UnavailableError as error:
             if not self._admitted:
                 logger().warning("%s", error)

@@ -41,7 +41,7 @@ class LinuxPeers:
         self._host: NetlinkSocket = home(NetlinkSocket)
 
     def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
-        """Take packets of networks from the hosts that are in them only; see :meth:`Peers.admit`."""
+        """Take packets of networks from the hosts that are in them only; see :meth:`Admitting.admit`."""
         self._admission.admit(port, members)
 
     def probe(self, targets: Iterable[str], size: int) -> Mapping[str, Reached]:

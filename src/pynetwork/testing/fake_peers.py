@@ -62,7 +62,7 @@ class FakePeers:
         return {target: self.reached.get(target, Reached.FULL) for target in targets}
 
     def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:  # noqa: ARG002 - as told
-        """Take packets of networks from the hosts that are in them only; see :meth:`Peers.admit`."""
+        """Take packets of networks from the hosts that are in them only; see :meth:`Admitting.admit`."""
         self.members = {vni: frozenset(vteps) for vni, vteps in members.items()}
 
     def forget_lost(self) -> None:
