@@ -12,6 +12,7 @@ from pynetwork.doctor import across_hosts, diagnose, missing, wanted
 from pynetwork.network import Network
 from pynetwork.opening import Opening
 from pynetwork.overview import counts, everything, networks, own
+from pynetwork.plan import Steps
 from pynetwork.removal import delete_all
 from pynetwork.repair import reconcile_all
 from pynetwork.requests.network import NetworkRequest
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pynetwork.events import Event, EventReader
     from pynetwork.ipam import IpamDriver
     from pynetwork.kernel.port import Kernel
-    from pynetwork.plan import Steps
     from pynetwork.records import AnyDriver
     from pynetwork.specs import Limits
     from pynetwork.store import Store
@@ -187,6 +187,8 @@ class Controller:
     def plan_network(self, driver: str, name: str, **arguments: Any) -> Steps:  # noqa: ANN401 - as new_network's
         """Return the steps that :meth:`new_network` would take for the same arguments."""
         request = self._network_request(driver, name, **arguments)
+        if request.is_global:
+            return Steps()  # no host has anything of it before it has an endpoint
         return self._core.rehearse(lambda draft: request.build(self._core, draft))
 
     def new_sandbox(

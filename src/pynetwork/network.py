@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pynetwork.core import Handle
 from pynetwork.endpoint import Endpoint
 from pynetwork.errors import NotFoundError
+from pynetwork.plan import Steps
 from pynetwork.requests.common import network_scope, plain, pool_of, rename
 from pynetwork.requests.endpoint import EndpointRequest
 from pynetwork.requests.network import delete_network
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pynetwork.cluster import PeerHost
     from pynetwork.engine import Draft
     from pynetwork.ipam import Usage
-    from pynetwork.plan import Steps
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.specs import StaticRoute
     from pynetwork.types import AnyInterface, AnyNetwork, IPAddress, IPNetwork
@@ -170,8 +170,14 @@ class Network(Handle):
         self._core.request(build)
 
     def plan_delete(self) -> Steps:
-        """Return the steps that :meth:`delete` would take."""
-        return self._core.rehearse(self._deleting)
+        """Return the steps that :meth:`delete` would take on this host."""
+        core = self._core
+        with core.reading() as records:
+            is_here = self.id in records.networks
+        if core.span is not None and not is_here:
+            core.span.network(self.id)  # which says so if it is nowhere
+            return Steps()
+        return core.rehearse(self._deleting)
 
     def delete(self, *, missing_ok: bool = False) -> None:
         """
@@ -192,6 +198,8 @@ class Network(Handle):
 
     def usage(self) -> dict[IPNetwork, Usage]:
         """Return how full each subnet is; one whose IPAM driver cannot tell is left out."""
+        if self._core.span is not None and self._core.span.is_global(self.id):
+            return self._core.span.usage(self.id)
         count = self._core.allocations.usage
         with self._core.reading():
             spec = self._core.network(self.id).spec

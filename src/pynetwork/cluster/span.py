@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.cluster.choosing import Chooser, mac_for, wanted_in
+from pynetwork.cluster.choosing import Chooser, mac_for, network_numbers, wanted_in
 from pynetwork.cluster.layout import Holding
 from pynetwork.cluster.ledger import missing
 from pynetwork.cluster.networks import NetworkMaker
 from pynetwork.cluster.peer_view import peer_hosts
 from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError, StoreError
+from pynetwork.ipam import Usage
 from pynetwork.log import logger
 from pynetwork.requests.endpoint import delete_endpoint
 from pynetwork.requests.network import adopt_network, delete_network
-from pynetwork.types import CLUSTER_SPACE, new_id
+from pynetwork.types import CLUSTER_SPACE, new_id, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pynetwork.records import AnyNetworkSpec, Row
     from pynetwork.requests.endpoint import EndpointRequest
     from pynetwork.requests.network import NetworkRequest
-    from pynetwork.types import IPAddress
+    from pynetwork.types import IPAddress, IPNetwork
 
 __all__ = ["Span"]
 
@@ -152,6 +153,18 @@ class Span:
         if self.is_global(network):
             msg = "a network that spans hosts keeps its name, as its endpoints do: other hosts know it"
             raise InvalidValueError(msg)
+
+    def usage(self, identity: str) -> dict[IPNetwork, Usage]:
+        """Return how full each subnet of a network is, on all hosts together."""
+        spec = self.network(identity)
+        taken = list(map(parse_address, self.ledger.addresses_in(identity)))
+        found = {}
+        for subnet in spec.subnets:
+            pool = subnet.sub_pool or subnet.network
+            kept = {subnet.gateway, *subnet.auxiliary.values()} - {None}
+            size = network_numbers(subnet)[1] - sum(address in pool for address in kept)
+            found[subnet.network] = Usage(size=size, taken=sum(address in pool for address in taken))
+        return found
 
     # Endpoints
 

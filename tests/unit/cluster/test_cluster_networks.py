@@ -201,6 +201,42 @@ def test_it_is_deleted_when_no_host_has_endpoints_of_it(world: World) -> None:
             gone.create_endpoint("late")
 
 
+def test_what_is_said_beforehand_is_what_is_done_on_this_host(world: World) -> None:
+    """To make it does nothing on any host; the last endpoint's end takes it off one."""
+    a, b = world.host("h1"), world.host("h2")
+    assert not a.controller.plan_network("overlay", "net")
+    assert not world.keys()
+    network = a.controller.new_network("overlay", "net")
+    far = b.controller.networks["net"]
+    assert not far.plan_delete()
+    endpoint = network.create_endpoint("e")
+    endpoint.join(a.controller.new_sandbox("s"))
+    assert "veth" in endpoint.plan_delete(force=True).render()
+    with pytest.raises(ConflictError, match="active endpoints"):
+        network.plan_delete()
+    endpoint.delete(force=True)
+    network.delete()
+    with pytest.raises(NotFoundError):
+        far.plan_delete()
+
+
+def test_how_full_it_is_on_all_hosts_together(world: World) -> None:
+    a, b = world.host("h1"), world.host("h2")
+    subnets = [
+        Subnet("10.1.0.0/24", auxiliary={"x": "10.1.0.9"}),
+        Subnet("10.2.0.0/24", sub_pool="10.2.0.128/25"),
+    ]
+    network = a.controller.new_network("overlay", "net", subnets=subnets)
+    far = b.controller.networks["net"]
+    for number in range(3):
+        network.create_endpoint(f"a{number}")
+        far.create_endpoint(f"b{number}")
+    far.create_endpoint("c", addresses=["10.2.0.200"])
+    for each in (network, far):
+        usage = {str(subnet): (use.size, use.taken, use.free) for subnet, use in each.usage().items()}
+        assert usage == {"10.1.0.0/24": (252, 6, 246), "10.2.0.0/24": (126, 1, 125)}
+
+
 def test_it_keeps_its_name(world: World) -> None:
     network = world.host("h1").controller.new_network("overlay", "net")
     endpoint = network.create_endpoint("e")
