@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import socket
 import struct
 import threading
@@ -18,6 +19,7 @@ from pynetwork.errors import UnavailableError
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
 from pynetwork.kernel.ovs.place import Place
+from pynetwork.kernel.ovs.watch import SwitchWatch
 from pynetwork.resources.ovs import PLANNED, REMOTE, Flow, flow_cookie
 from pynetwork.testing import private_host
 from pynetwork.testing.cluster import ovs_cluster
@@ -201,6 +203,20 @@ def test_the_end_of_the_switch_is_noticed_at_once(host: OvsHost) -> None:
         os.eventfd_write(wake, 1)
         assert channel.wait_for_end(wake) is False
     os.close(wake)
+
+
+def test_each_start_of_a_switch_is_told_once(host: OvsHost) -> None:
+    starts: queue.SimpleQueue[None] = queue.SimpleQueue()
+    watch = SwitchWatch(Channel(Place(host.directory), "ours"), lambda: starts.put(None))
+    try:
+        for _ in range(2):
+            host.kill_switch()
+            host.start_switch()
+            starts.get(timeout=30)
+        assert starts.empty()
+    finally:
+        watch.close()
+        watch.close()
 
 
 # A switch that does what a real one does seldom

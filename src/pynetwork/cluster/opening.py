@@ -16,6 +16,7 @@ from pynetwork.cluster.span import Span
 from pynetwork.cluster.worker import Worker
 from pynetwork.drivers.overlay import OverlayDriver
 from pynetwork.drivers.overlay_linux import LinuxDatapath
+from pynetwork.drivers.overlay_ovs import OvsDatapath
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.requests.common import driver_of, network_scope
@@ -23,7 +24,7 @@ from pynetwork.requests.network import replan_network
 from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import ExitStack
 
     from pynetwork.cluster.config import Cluster
@@ -63,13 +64,16 @@ class ClusterOpening:
             drivers: The caller's own drivers: a bridge driver among them says where our rules come.
 
         Raises:
-            UnavailableError: It has no such address as is given, or none that others could send to.
+            UnavailableError: It has no such address as is given, or none that others could send to, or not
+                the datapath that is asked for.
         """
         look = getattr(kernel, "underlay", None)
         if look is None or not hasattr(kernel, "peers"):
             msg = f"{kernel!r} cannot be in a cluster: it has no underlay and peers"
             raise UnavailableError(msg)
         underlay = attrs.evolve(look(config.vtep), port=config.vxlan_port)
+        if config.datapath == OvsDatapath.name:
+            return cls(config, underlay, OvsDatapath(_switch_kind(kernel)))
         bridges = (driver for driver in drivers if getattr(driver, "name", None) == "bridge")
         priority = getattr(next(bridges, None), "firewall_priority", 0)
         return cls(config, underlay, LinuxDatapath(firewall_priority=priority))
@@ -81,7 +85,7 @@ class ClusterOpening:
             return given
         return (*given, OverlayDriver(self.underlay, self.datapath))
 
-    def open(self, core: Core, kernel: Kernel, stack: ExitStack) -> Span:
+    def open(self, core: Core, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> Span:
         """
         Enter the cluster.
 
@@ -89,6 +93,7 @@ class ClusterOpening:
             core: The controller's instance, which knows of the cluster from now on.
             kernel: The host.
             stack: Gets what is to be called when the controller is closed.
+            repair: Makes the host what the records say.
 
         Raises:
             ConflictError: Another host has this one's name, or the cluster another UDP port.
@@ -110,7 +115,8 @@ class ClusterOpening:
         member = Member(store, config.host, record, config.ttl)
         span = Span(core, config, ledger, self.underlay)
         core.span = span
-        peers = kernel.peers()  # type: ignore[attr-defined]  # checked when the host was looked at
+        bridge = getattr(self.datapath, "bridge", None)
+        peers = kernel.peers(bridge)  # type: ignore[attr-defined]  # checked when the host was looked at
         reaper = Reaper(ledger, config.grace, core.surroundings.clock)
         span.worker = Worker(
             core=core,
@@ -126,6 +132,7 @@ class ClusterOpening:
             span.agent = Agent(span.worker, store)
             stack.callback(span.close)
             span.agent.start()
+            self._watch(kernel, stack, repair)
         else:
             member.check()
         return span
@@ -146,6 +153,29 @@ class ClusterOpening:
             except PynetworkError as error:
                 logger().warning("network %r cannot be had on this host as it is now: %s", spec.name, error)
 
+    def _watch(self, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> None:
+        """Have all of ours put back when a switch loses it, as one does that is started anew."""
+        switch = getattr(kernel, "switch", None)
+        if switch is None or not isinstance(self.datapath, OvsDatapath):
+            return
+
+        def restarted() -> None:
+            try:
+                logger().info("Open vSwitch was started anew: %s", repair())
+            except PynetworkError as error:
+                logger().warning("Open vSwitch was started anew, and not all is as before: %s", error)
+
+        stack.callback(switch().watch(self.datapath.bridge, restarted).close)
+
 
 def _replan(core: Core, identity: str, draft: Draft) -> None:
     replan_network(core, draft, identity)
+
+
+def _switch_kind(kernel: Kernel) -> str:
+    """Return what forwards for the Open vSwitch of a host."""
+    look = getattr(kernel, "switch_kind", None)
+    if look is None:
+        msg = f"{kernel!r} has no Open vSwitch"
+        raise UnavailableError(msg)
+    return str(look())

@@ -19,6 +19,7 @@ __all__ = [
     "EndpointSpec",
     "NetworkSpec",
     "NoOptions",
+    "Numbering",
     "Publisher",
     "Publishing",
     "SandboxSpec",
@@ -60,6 +61,18 @@ class Publisher(Protocol[O]):
         Return what exists as long as *endpoint* is joined and publishes *binding*.
 
         ``binding.host_port`` is chosen, unless no address family is translated.
+        """
+        ...
+
+
+class Numbering(Protocol):
+    """What a driver has as well if the ports of its endpoints have numbers, no two the same on a host."""
+
+    def port_number(self, link: str) -> int | None:
+        """
+        Return the number of the port that the link of that name is.
+
+        The names of links are chosen so that it is no other's. None when it does not matter.
         """
         ...
 

@@ -70,6 +70,11 @@ class OverlayDriver:
         """Return the prefix of interface names in a sandbox."""
         return network.options.interface_prefix
 
+    def port_number(self, link: str) -> int | None:
+        """Return the number that a port gets on the datapath, see :class:`~.base.Numbering`."""
+        number_of = getattr(self.datapath, "port_number", None)
+        return None if number_of is None else number_of(link)
+
     def check(self, network: NetworkSpec[OverlayOptions]) -> None:
         """
         Check that this host can have a part in *network*.

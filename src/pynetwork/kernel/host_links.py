@@ -56,6 +56,11 @@ class HostLinks:
         self._owner = owner
         self.made: set[str] = set()
 
+    def index(self, name: str) -> int | None:
+        """Return the ifindex of a link, None when there is none of that name."""
+        link = self._link(name)
+        return None if link is None else link.ifindex
+
     def _link(self, name: str) -> answers.LinkInfo | None:
         try:
             return answers.parse_link(self._owner.host.ask(rtnl.get_link(name)))

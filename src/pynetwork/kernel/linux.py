@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import answers, facts, netns, rtnl
+from pynetwork.kernel import facts, netns, rtnl
 from pynetwork.kernel.chunk import Chunk, Indexes, prepare_namespace
 from pynetwork.kernel.compile import compile_step, create_bridge
 from pynetwork.kernel.diagnosis import gather
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.operations import Operation
     from pynetwork.kernel.ovs.switch import Switch
     from pynetwork.kernel.spares import Opened
-    from pynetwork.peers import Underlay
+    from pynetwork.peers import Peers, Underlay
     from pynetwork.plan import Step
     from pynetwork.types import IPAddress
 
@@ -171,12 +171,18 @@ class LinuxKernel:
         except UnavailableError:  # said when a network needs it
             return None
 
-    def peers(self) -> LinuxPeers:
-        """Return what tells the host of endpoints on others."""
+    def peers(self, bridge: str | None = None) -> Peers:
+        """Return what tells the host of endpoints on others: with *bridge*, that bridge of Open vSwitch."""
         with self._opening:
+            if bridge is not None:
+                return self._switch_opened().peers(bridge)
             if self._peers is None:
                 self._peers = LinuxPeers(self._instance, self.namespaces.home)
             return self._peers
+
+    def switch_kind(self) -> str:
+        """Return what forwards for the host's Open vSwitch, see :meth:`.ovs.switch.Switch.kind`."""
+        return self.switch().kind()
 
     def namespace_id(self, path: str | None) -> object:
         """Return what identifies a network namespace; None when *path* is none."""
@@ -350,17 +356,14 @@ class LinuxKernel:
     def switch(self) -> Switch:
         """Return the host's Open vSwitch, sought when it is first needed."""
         with self._opening:
-            if self._switch is None:
-                from pynetwork.kernel.ovs.switch import Switch
+            return self._switch_opened()
 
-                self._switch = Switch(self._ovs_directory, self._instance, self._index)
-            return self._switch
+    def _switch_opened(self) -> Switch:
+        if self._switch is None:
+            from pynetwork.kernel.ovs.switch import Switch
 
-    def _index(self, link: str) -> int | None:
-        try:
-            return answers.ifindex_of(self._host.ask(rtnl.get_link(link)))
-        except NetlinkError:
-            return None
+            self._switch = Switch(self._ovs_directory, self._instance, self.links.index)
+        return self._switch
 
     def prepare_directory(self) -> None:
         """Make the directory of namespaces, once."""

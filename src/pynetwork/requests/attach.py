@@ -102,7 +102,11 @@ def _become(core: Core, draft: Draft, row: Row[SandboxSpec], spec: SandboxSpec, 
     rest = (item for item in core.engine.world.plan(scope) if not _is_of(item, row.spec.netns))
     draft.plans[scope] = Plan((*rest, *sandbox_plan(spec)))
     for member in core.records.joined(spec.id):
-        endpoint = changed(member.spec, link=new_link(core)) if spec.attached else member.spec
+        endpoint = (
+            changed(member.spec, link=new_link(core, core.network(member.spec.network).spec))
+            if spec.attached
+            else member.spec
+        )
         draft.rely_on(member.key, member.revision)
         draft.replace(member.replaced(endpoint), member.replaced(member.spec))
         draft.undisturbed.add(network_scope(endpoint.network))

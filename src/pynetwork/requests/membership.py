@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.engine.codec import changed
-from pynetwork.errors import ConflictError
+from pynetwork.errors import ConflictError, ExhaustedError
 from pynetwork.plan import Plan
 from pynetwork.requests.common import (
     by_claim,
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pynetwork.types import IPAddress
 
 __all__ = ["join", "leave", "leave_all", "new_link", "plan_join", "plan_port", "plan_ports"]
+
+_MOST_TRIES: Final = 10_000  # at a number for a port
 
 
 def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided = ()) -> None:
@@ -57,7 +59,7 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
         spec,
         sandbox=sandbox,
         interface=_interface(core, network, spec, siblings),
-        link=new_link(core),
+        link=new_link(core, network),
         joined=core.engine.mirror.revision + 1,
     )
     draft.rely_on(row.key, row.revision)
@@ -66,8 +68,30 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
     plan_ports(core, draft, joined, target.spec, avoid)
 
 
-def new_link(core: Core) -> str:
-    """Return a name for the host's end of a link: one that was made before may still be on its way out."""
+def new_link(core: Core, network: AnyNetworkSpec) -> str:
+    """
+    Return a name for the host's end of a link: one that was made before may still be on its way out.
+
+    Raises:
+        ExhaustedError: No number is left for the port that it will be.
+    """
+    number_of = getattr(driver_of(core, network), "port_number", None)
+    if number_of is None or number_of(_random_link(core)) is None:
+        return _random_link(core)
+    taken = {
+        number_of(row.spec.link)
+        for row in core.records.endpoints.values()
+        if row.spec.link and core.network(row.spec.network).spec.driver == network.driver
+    }
+    for _ in range(_MOST_TRIES):
+        link = _random_link(core)
+        if number_of(link) not in taken:
+            return link
+    msg = f"no number is left for a port of network {network.name!r} on this host: {len(taken)} are in use"
+    raise ExhaustedError(msg)
+
+
+def _random_link(core: Core) -> str:
     return f"veth{core.surroundings.random.getrandbits(40):010x}"
 
 

@@ -134,10 +134,14 @@ class Chaos:
         self.fate.check()
         return self._kernel.namespace_id(path)
 
-    def peers(self) -> Peers:
+    def peers(self, bridge: str | None = None) -> Peers:
         """Return what tells the host of endpoints on others. What it is told fails never."""
         self.fate.check()
-        return cast("Peers", self._kernel.peers())  # type: ignore[attr-defined]  # of those that have it
+        return cast("Peers", self._kernel.peers(bridge))  # type: ignore[attr-defined]  # of those that have it
+
+    def switch_kind(self) -> str:
+        """Return what forwards for the host's Open vSwitch."""
+        return str(self._kernel.switch_kind())  # type: ignore[attr-defined]  # of those that have it
 
     def underlay(self, vtep: IPAddress | None) -> Underlay:
         """Return how the host reaches others."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from pynetwork.drivers.overlay_flows import network_flows
 from pynetwork.errors import NotFoundError
 from pynetwork.peers import Underlay
 from pynetwork.plan import Plan, StepFailedError, Verb
@@ -136,9 +137,13 @@ class FakeKernel:
     def close(self) -> None:
         """Do nothing: there is nothing to release, and what was created stays."""
 
-    def peers(self) -> FakePeers:
+    def peers(self, bridge: str | None = None) -> FakePeers:  # noqa: ARG002 - all datapaths are one here
         """Return what tells the host of endpoints on others."""
         return self._peers
+
+    def switch_kind(self) -> str:
+        """Return what forwards for its Open vSwitch: itself, in user space."""
+        return "netdev"
 
     def underlay(self, vtep: IPAddress | None) -> Underlay:
         """Return how the host reaches others: 192.0.2.1 is its address when none is given."""
@@ -235,7 +240,12 @@ class FakeKernel:
 
     def _has_vxlan(self, vni: int) -> bool:
         with self._lock:
-            return isinstance(self._host.find(link_key(None, vxlan_name(vni))), Vxlan)
+            if isinstance(self._host.find(link_key(None, vxlan_name(vni))), Vxlan):
+                return True
+            here = network_flows(vni)[0]
+            bridges = [each.name for each in self._host if isinstance(each, OvsBridge)]
+            flows = (("flow", name, str(here.table), str(here.priority), here.match) for name in bridges)
+            return any(self._host.find(key) is not None for key in flows)
 
     def _remove(self, key: Key) -> None:
         self._host.remove(key)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Final
 from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import UnavailableError
 from pynetwork.kernel.firewall import RulesRefusedError
+from pynetwork.kernel.genetlink import has_family
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.database import Database
 from pynetwork.kernel.ovs.messages import add_flow, delete_all, delete_flow
+from pynetwork.kernel.ovs.peers import OvsPeers
 from pynetwork.kernel.ovs.place import Place
 from pynetwork.kernel.ovs.rows import Rows
+from pynetwork.kernel.ovs.watch import SwitchWatch
 from pynetwork.plan import Plan, Step, Verb
 from pynetwork.resources import Flow, OvsBridge, OvsPort
 from pynetwork.resources.ovs import PLANNED, REMOTE
@@ -45,6 +48,7 @@ class Switch:
         self._rows = Rows(instance, index)
         self._database = Database(self.place)
         self._channels: dict[str, Channel] = {}
+        self._peers: dict[str, OvsPeers] = {}
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """
@@ -79,9 +83,33 @@ class Switch:
         """Return the connection to a bridge."""
         return self._channels.setdefault(bridge, Channel(self.place, bridge))
 
+    def peers(self, bridge: str) -> OvsPeers:
+        """Return what tells a bridge of endpoints on other hosts, on a connection of its own."""
+        if bridge not in self._peers:
+            self._peers[bridge] = OvsPeers(Channel(self.place, bridge))
+        return self._peers[bridge]
+
+    def watch(self, bridge: str, restarted: Callable[[], None]) -> SwitchWatch:
+        """Call *restarted* whenever the switch was started anew and has no flows; the caller closes this."""
+        return SwitchWatch(Channel(self.place, bridge), restarted)
+
+    def kind(self) -> str:
+        """
+        Return ``system`` when the kernel can forward for it, else ``netdev``: it does so in user space.
+
+        Raises:
+            UnavailableError: ovsdb-server or ovs-vswitchd does not answer.
+        """
+        self._database.look(lambda edit: edit.root)
+        self.place.check_switch()
+        # What the switch calls its types is the same without the kernel's module.
+        return "system" if has_family("ovs_datapath") else "netdev"
+
     def close(self) -> None:
         """Close all connections; what was made stays. Idempotent."""
         self._database.close()
+        for peers in self._peers.values():
+            peers.close()
         for channel in self._channels.values():
             channel.close()
 
