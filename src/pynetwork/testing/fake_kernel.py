@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.drivers.overlay_flows import network_flows
 from pynetwork.errors import NotFoundError
 from pynetwork.peers import Underlay
 from pynetwork.plan import Plan, StepFailedError, Verb
@@ -239,6 +238,8 @@ class FakeKernel:
         self._host.put(attrs.evolve(found, **changes))
 
     def _has_vxlan(self, vni: int) -> bool:
+        from pynetwork.drivers.overlay_flows import network_flows
+
         with self._lock:
             if isinstance(self._host.find(link_key(None, vxlan_name(vni))), Vxlan):
                 return True
