@@ -185,9 +185,8 @@ class TestStart:
     ) -> None:
         assert sandbox.cgroup is not None
         sandbox.cgroup.rmdir()
-        if _version(sandbox) == 1:
-            with pytest.raises(ApplyError, match="no program can be started"):
-                sandbox.run(["true"])
+        with pytest.raises(ApplyError, match="no program can be started"):
+            sandbox.run(["true"])
         report = controller.reconcile()
         assert [step.resource.kind for step in report.repaired] == ["cgroup"]
         assert sandbox.run(["true"]).returncode == 0
@@ -345,6 +344,8 @@ class TestLimits:
 
     def test_a_process_that_died_while_it_put_one_out_keeps_nobody_from_starting(self, bomb: Sandbox) -> None:
         assert bomb.cgroup is not None
+        if _version(bomb) == 2:
+            pytest.skip("in version 2 the kernel ends all processes in one go")
         file = bomb._core.engine.kernel.groups._file(bomb.cgroup.name, "pids")  # type: ignore[attr-defined]
         Path(file).write_text("0")
         assert bomb.run(["true"]).returncode == 0

@@ -123,6 +123,12 @@ class Starter:
         _check_found(argv[0], options)
         process = subprocess.Popen([*_JOIN_AND_EXEC, procs, *argv], **options)  # noqa: S603 - likewise
         process.args = argv
+        try:
+            # It joins before it becomes the program, and by the time that somebody has it in hand.
+            _move(process.pid, procs)
+        except BaseException:
+            _kill(process)
+            raise
         return process
 
     def _enter(self) -> None:
@@ -164,6 +170,18 @@ def _surround(setting: Setting) -> None:
     if setting.hostname is not None:
         socket.sethostname(setting.hostname)
         syscalls.setdomainname(setting.domainname or "(none)")  # the kernel's word for it
+
+
+def _move(pid: int, procs: str) -> None:
+    """Put a process into the group of the file *procs*; one that has ended is no error."""
+    try:
+        with open(procs, "wb", buffering=0) as file:  # noqa: PTH123 - a path as text
+            file.write(b"%d" % pid)
+    except ProcessLookupError:
+        pass
+    except OSError as error:
+        msg = f"no program can be started in control group {procs.rpartition('/')[0]}: {error}"
+        raise ApplyError(msg) from error
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:
