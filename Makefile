@@ -7,18 +7,21 @@ export PATH := $(PATH):/usr/sbin:/sbin
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup setup-tests demo test lint bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1 /p' Makefile | while read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
-setup: ## set up what is missing, and nothing else
+setup: ## set up what is missing to use it, and nothing else
 	@scripts/setup
+
+setup-tests: ## set up what is missing to test it, too
+	@scripts/setup tests
 
 demo: setup ## see it work (root)
 	$(python) -u examples/demo.py
 
-test: setup ## run all tests, examples and linters (root, or those that need it are skipped; ARGS='-k ipam')
+test: setup-tests ## run all tests, examples and linters (root, or those that need it are skipped; ARGS='-k ipam')
 	$(python) -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: setup ## check style and types
@@ -26,7 +29,7 @@ lint: setup ## check style and types
 	$(python) -m ruff format --check
 	$(python) -m mypy
 
-bench: setup ## measure, beside a C program that does the same work (root)
+bench: setup-tests ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.wire --scale 1000 --threads 8 --import --memory $(ARGS)
 	$(python) -m benchmarks.publish
 	$(python) -m benchmarks.ipam
