@@ -12,7 +12,7 @@ import attrs
 from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
 from pynetwork.dns.place import Place
 from pynetwork.engine import reconcile
-from pynetwork.engine.journal import REMEMBERED
+from pynetwork.engine.journal import HISTORY, REMEMBERED
 from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
 from pynetwork.repair import reconcile_all
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening"]
 
-_HISTORY: Final = 8192  # changes: of some four hundred containers, from their beginning to their end
 _DNS: Final = ("here", "companion", "off")
 _IP_NETNS: Final = Path("/run/netns")  # where iproute2 keeps namespaces
 
@@ -82,7 +81,7 @@ class Opening:
         store, erase = self.store, None
         if store is None:
             store = SqliteStore(
-                self.state_dir, history=_HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
+                self.state_dir, history=HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
             )
             stack.callback(store.close)
         instance = instance_of(store, self.surroundings)

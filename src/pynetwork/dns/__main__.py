@@ -20,6 +20,7 @@ from pynetwork.dns.place import Place
 from pynetwork.dns.service import Service
 from pynetwork.drivers import Registry
 from pynetwork.engine import Mirror
+from pynetwork.engine.journal import HISTORY, REMEMBERED
 from pynetwork.errors import PynetworkError
 from pynetwork.records import Records
 from pynetwork.store import SqliteStore
@@ -56,7 +57,7 @@ def serve(state_dir: Path, run_dir: Path, ready: Callable[[], object]) -> None:
     if not state_dir.is_dir():
         msg = f"no instance in {state_dir}: there is no such directory"
         raise PynetworkError(msg)
-    with SqliteStore(state_dir) as store:
+    with SqliteStore(state_dir, history=HISTORY, remembered=REMEMBERED) as store:
         entry = store.get("meta/instance")
         if entry is None:
             msg = f"no instance in {state_dir}: no controller has ever been there"

@@ -68,6 +68,19 @@ class Loop:
         """Wait for other events."""
         self._epoll.modify(fd, events)
 
+    def pause(self, fd: int, seconds: float) -> None:
+        """Do not look at *fd* for some time: what has come to it cannot be taken, and stays."""
+        callback = self._callbacks.get(fd)
+        if callback is None:
+            return
+        self._epoll.modify(fd, 0)
+
+        def resume() -> None:
+            if self._callbacks.get(fd) is callback:  # else it was removed meanwhile, and is another's perhaps
+                self._epoll.modify(fd, READ)
+
+        self.later(seconds, resume)
+
     def remove(self, fd: int) -> None:
         """Wait for nothing any more. Before the descriptor is closed."""
         if self._callbacks.pop(fd, None) is not None:

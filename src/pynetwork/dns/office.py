@@ -176,7 +176,10 @@ class Office:
             return
         try:
             visitor, _ = self._listening.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError:  # no descriptor left, say: it waits
+            self._loop.pause(self._listening.fileno(), _RETRY_SECONDS)
             return
         if not is_ours(visitor):
             visitor.close()

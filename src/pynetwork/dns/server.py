@@ -31,6 +31,7 @@ __all__ = ["NameServer", "place_of"]
 
 _LONGEST: Final = 1536  # of a question over UDP
 _AT_ONCE: Final = 64  # questions of one socket before others have their turn
+_PAUSE_SECONDS: Final = 0.1
 _DRAIN_SECONDS: Final = 0.1
 _LONE: Final = 8  # questions that came alone, after which it is tried whether another has come
 _CONNECTIONS: Final = 32  # of one sandbox
@@ -235,7 +236,10 @@ class NameServer:
     def _accept(self, served: Served, opened: socket.socket, _happened: int) -> None:
         try:
             accepted, _ = opened.accept()
-        except OSError:  # gone again, or no descriptor left
+        except BlockingIOError:  # gone again
+            return
+        except OSError:  # no descriptor left, say: it waits
+            self._loop.pause(opened.fileno(), _PAUSE_SECONDS)
             return
         accepted.setblocking(False)
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from pynetwork.plan import Plan
     from pynetwork.store import Compare
 
-__all__ = ["DONE", "REMEMBERED", "TOLD", "Journal", "put_plans", "tell"]
+__all__ = ["DONE", "HISTORY", "REMEMBERED", "TOLD", "Journal", "put_plans", "tell"]
 
+#: Changes that are known at least: of some four hundred containers, from their beginning to their end.
+HISTORY: Final = 8192
 #: First words of the keys whose past tells what happened: objects, requests, and what was told.
 REMEMBERED: Final = ("network", "endpoint", "port", "sandbox", "journal", "event")
 
