@@ -17,6 +17,7 @@ __all__ = ["BOUNDS", "Attempt", "Counters", "Durations"]
 #: Upper bounds of the buckets that durations are sorted into, in seconds.
 BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _OBJECTS: Final = frozenset({"network", "endpoint", "sandbox"})
+_REFUSALS: Final = (RequestError, ExhaustedError, UnavailableError)
 _WORDS: Final = {"take": "leave"}  # "take endpoint 'a' out of its sandbox"
 
 
@@ -97,10 +98,7 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         seconds = time.perf_counter() - self._began
-        outcome = "done"
-        if error is not None:
-            is_refused = isinstance(error, RequestError | ExhaustedError | UnavailableError)
-            outcome = "refused" if is_refused else "failed"
+        outcome = "done" if error is None else "refused" if isinstance(error, _REFUSALS) else "failed"
         key = (_kind(self.what), outcome)
         counters = self._counters
         with counters.lock:
@@ -110,7 +108,6 @@ class Attempt:
 
 def _kind(what: str) -> str:
     """Return what kind of a request *what* tells of, without the names in it: ``join_endpoint``."""
-    verb, _, rest = what.partition(" ")
+    verb, *rest = what.split(" ", 2)
     verb = _WORDS.get(verb, verb)
-    target = rest.partition(" ")[0]
-    return f"{verb}_{target}" if target in _OBJECTS else verb or "unknown"
+    return f"{verb}_{rest[0]}" if rest and rest[0] in _OBJECTS else verb or "unknown"
