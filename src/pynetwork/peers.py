@@ -89,11 +89,13 @@ class Underlay:
         vtep: Its address, which the others send to (VTEP: VXLAN tunnel end point).
         mtu: Bytes of the interface that has it.
         port: UDP port, the same on all hosts.
+        link: The interface that has it.
     """
 
     vtep: IPAddress = attrs.field(converter=parse_address)
     mtu: int
     port: int = 4789
+    link: str = ""
 
     @property
     def overhead(self) -> int:

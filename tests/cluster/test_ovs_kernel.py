@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 
 from pynetwork.errors import PynetworkError, UnavailableError
@@ -198,6 +199,30 @@ def test_what_is_somebody_elses_is_neither_taken_nor_deleted(host: OvsHost, kern
     assert "br-int" in host.vsctl("list-br")
 
 
+def test_a_tunnel_of_somebody_else_on_the_same_udp_port_is_named(host: OvsHost, kernel: LinuxKernel) -> None:
+    """One with a fixed address would get what is for ours; one without, the switch refuses, later."""
+    options = ["type=vxlan", "options:remote_ip=192.0.2.9"]
+    host.vsctl("add-port", "br-phy", "theirs", "--", "set", "interface", "theirs", *options)
+    cause = fails(kernel, Plan((BRIDGE, TUNNEL)), TUNNEL)
+    assert "port theirs of Open vSwitch has UDP port 4789" in str(cause)
+    other = attrs.evolve(TUNNEL, options=[*TUNNEL.options, ("dst_port", "4790")])
+    make(kernel, Plan((BRIDGE, other)))
+    assert by_key(kernel.observe(Plan((BRIDGE, other)))) == by_key(Plan((BRIDGE, other)))
+
+
+def test_what_forwards_for_a_switch_is_found_out(host: OvsHost, kernel: LinuxKernel) -> None:
+    if Path("/sys/module/openvswitch").exists():
+        assert kernel.switch_kind("eth0") == "system"
+        return
+    assert kernel.switch_kind("br-phy") == "netdev"
+    with pytest.raises(UnavailableError, match=r"only through a bridge of its own: .* address of lo;"):
+        kernel.switch_kind("lo")
+    host.kill_switch()
+    with pytest.raises(UnavailableError, match="does not run"):
+        kernel.switch_kind("br-phy")
+    host.start_switch()
+
+
 def test_a_port_may_be_plugged_into_no_bridge_that_is_not_there(kernel: LinuxKernel) -> None:
     assert "no bridge br-int" in str(fails(kernel, Plan((TUNNEL,)), TUNNEL))
 
@@ -331,17 +356,12 @@ def test_without_the_kernels_datapath_it_says_what_to_load(host: OvsHost, kernel
 
 def test_what_is_noted_with_a_port_changes_in_place(host: OvsHost, kernel: LinuxKernel) -> None:
     make(kernel, Plan((BRIDGE, TUNNEL)))
-    other = OvsPort(
-        **{**{name: getattr(TUNNEL, name) for name in FIELDS}, "ids": [("note", "y"), ("more", "z")]}
-    )
+    other = attrs.evolve(TUNNEL, ids=[("note", "y"), ("more", "z")])
     row = host.vsctl("get", "interface", "vx0", "_uuid")
     kernel.apply(diff(Plan((BRIDGE, TUNNEL)), Plan((BRIDGE, other))))
     assert host.vsctl("get", "interface", "vx0", "_uuid") == row
     assert host.vsctl("get", "interface", "vx0", "external_ids").strip() == "{more=z, note=y}"
     assert by_key(kernel.observe(Plan((BRIDGE, other)))) == by_key(Plan((BRIDGE, other)))
-
-
-FIELDS = ("bridge", "name", "type", "ofport", "options")
 
 
 def test_checksums_are_left_to_others_or_not(kernel: LinuxKernel) -> None:

@@ -73,7 +73,7 @@ class ClusterOpening:
             raise UnavailableError(msg)
         underlay = attrs.evolve(look(config.vtep), port=config.vxlan_port)
         if config.datapath == OvsDatapath.name:
-            return cls(config, underlay, OvsDatapath(_switch_kind(kernel)))
+            return cls(config, underlay, OvsDatapath(_switch_kind(kernel, underlay.link)))
         bridges = (driver for driver in drivers if getattr(driver, "name", None) == "bridge")
         priority = getattr(next(bridges, None), "firewall_priority", 0)
         return cls(config, underlay, LinuxDatapath(firewall_priority=priority))
@@ -172,10 +172,10 @@ def _replan(core: Core, identity: str, draft: Draft) -> None:
     replan_network(core, draft, identity)
 
 
-def _switch_kind(kernel: Kernel) -> str:
+def _switch_kind(kernel: Kernel, link: str) -> str:
     """Return what forwards for the Open vSwitch of a host."""
     look = getattr(kernel, "switch_kind", None)
     if look is None:
         msg = f"{kernel!r} has no Open vSwitch"
         raise UnavailableError(msg)
-    return str(look())
+    return str(look(link))

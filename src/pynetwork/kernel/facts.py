@@ -201,7 +201,8 @@ def underlay(vtep: IPAddress | None) -> Underlay:
         vtep = _source()
     for address in addresses:
         if ipaddress.ip_interface(address.cidr).ip == vtep:
-            return Underlay(vtep=vtep, mtu=links[address.ifindex].mtu)
+            link = links[address.ifindex]
+            return Underlay(vtep=vtep, mtu=link.mtu, link=link.name)
     msg = f"no interface of this host has the address {vtep}, which other hosts are to send to (vtep=)"
     raise UnavailableError(msg)
 

@@ -180,9 +180,9 @@ class LinuxKernel:
                 self._peers = LinuxPeers(self._instance, self.namespaces.home)
             return self._peers
 
-    def switch_kind(self) -> str:
+    def switch_kind(self, link: str) -> str:
         """Return what forwards for the host's Open vSwitch, see :meth:`.ovs.switch.Switch.kind`."""
-        return self.switch().kind()
+        return self.switch().kind(link)
 
     def namespace_id(self, path: str | None) -> object:
         """Return what identifies a network namespace; None when *path* is none."""

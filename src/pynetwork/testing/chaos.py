@@ -139,9 +139,9 @@ class Chaos:
         self.fate.check()
         return cast("Peers", self._kernel.peers(bridge))  # type: ignore[attr-defined]  # of those that have it
 
-    def switch_kind(self) -> str:
+    def switch_kind(self, link: str) -> str:
         """Return what forwards for the host's Open vSwitch."""
-        return str(self._kernel.switch_kind())  # type: ignore[attr-defined]  # of those that have it
+        return str(self._kernel.switch_kind(link))  # type: ignore[attr-defined]  # of those that have it
 
     def underlay(self, vtep: IPAddress | None) -> Underlay:
         """Return how the host reaches others."""

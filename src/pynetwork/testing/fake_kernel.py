@@ -140,7 +140,7 @@ class FakeKernel:
         """Return what tells the host of endpoints on others."""
         return self._peers
 
-    def switch_kind(self) -> str:
+    def switch_kind(self, link: str) -> str:  # noqa: ARG002 - any will do
         """Return what forwards for its Open vSwitch: itself, in user space."""
         return "netdev"
 
@@ -243,6 +243,8 @@ class FakeKernel:
         with self._lock:
             if isinstance(self._host.find(link_key(None, vxlan_name(vni))), Vxlan):
                 return True
+            from pynetwork.drivers.overlay_flows import network_flows
+
             here = network_flows(vni)[0]
             bridges = [each.name for each in self._host if isinstance(each, OvsBridge)]
             flows = (("flow", name, str(here.table), str(here.priority), here.match) for name in bridges)

@@ -99,7 +99,7 @@ def test_a_datapath_that_there_is_none_of_is_refused(world: World) -> None:
 def test_the_kernels_own_switch_needs_no_help_with_checksums(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pynetwork.testing.FakeKernel.switch_kind", lambda _self: "system")
+    monkeypatch.setattr("pynetwork.testing.FakeKernel.switch_kind", lambda _self, _link: "system")
     host = world.host("h1", datapath="ovs")
     host.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
     host.joined("net", "web")

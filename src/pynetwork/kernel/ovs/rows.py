@@ -24,6 +24,7 @@ __all__ = ["Rows"]
 OWNER: Final = "pynetwork"
 #: In ``external_ids`` of interfaces: the ifindex of the link that became the port.
 _IFINDEX: Final = "pynetwork-ifindex"
+_VXLAN_PORT: Final = "4789"  # when none is given
 _PROTOCOLS: Final = ("OpenFlow13", "OpenFlow14", "OpenFlow15")
 
 
@@ -160,6 +161,7 @@ class Rows:
         if bridge is None:
             raise OSError(errno.ENODEV, f"Open vSwitch has no bridge {port.bridge}", port.name)
         if row is None:
+            _check_tunnel(edit, port)
             row, interface = map(edit.insert, ("Port", "Interface"))
             row.name = interface.name = port.name
             row.interfaces = [interface]
@@ -181,6 +183,20 @@ class Rows:
         for bridge in edit.rows("Bridge"):
             if row in bridge.ports:
                 bridge.delvalue("ports", row)
+
+
+def _check_tunnel(edit: Edit, port: OvsPort) -> None:
+    """
+    Check that nobody else has a tunnel on the same UDP port: packets go to the one that says more of them.
+
+    Raises:
+        OSError: Somebody has.
+    """
+    number = dict(port.options).get("dst_port", _VXLAN_PORT)
+    for other in edit.rows("Interface") if port.type == "vxlan" else ():
+        if other.type == port.type and other.options.get("dst_port", _VXLAN_PORT) == number:
+            reason = f"port {other.name} of Open vSwitch has UDP port {number}, choose another (vxlan_port)"
+            raise OSError(errno.EADDRINUSE, reason, port.name)
 
 
 def _port(bridge: Any, port: Any) -> OvsPort:  # noqa: ANN401 - likewise

@@ -93,17 +93,30 @@ class Switch:
         """Call *restarted* whenever the switch was started anew and has no flows; the caller closes this."""
         return SwitchWatch(Channel(self.place, bridge), restarted)
 
-    def kind(self) -> str:
+    def kind(self, link: str) -> str:
         """
         Return ``system`` when the kernel can forward for it, else ``netdev``: it does so in user space.
 
+        Args:
+            link: The interface whose address tunnels end at.
+
         Raises:
-            UnavailableError: ovsdb-server or ovs-vswitchd does not answer.
+            UnavailableError: ovsdb-server or ovs-vswitchd does not answer; or it is in user space, and *link*
+                is none of its own: then it would send into no tunnel, and say nothing.
         """
-        self._database.look(lambda edit: edit.root)
+        is_own = self._database.look(lambda edit: edit.root and edit.find("Interface", link) is not None)
         self.place.check_switch()
         # What the switch calls its types is the same without the kernel's module.
-        return "system" if has_family("ovs_datapath") else "netdev"
+        if has_family("ovs_datapath"):
+            return "system"
+        if not is_own:
+            msg = (
+                "Open vSwitch is in user space here, and sends into tunnels only through a bridge of its own:"
+                f" make one whose port is the network card, and give it the address of {link}; or load the "
+                "kernel's module (modprobe openvswitch)"
+            )
+            raise UnavailableError(msg)
+        return "netdev"
 
     def close(self) -> None:
         """Close all connections; what was made stays. Idempotent."""
