@@ -261,3 +261,21 @@ def test_a_name_inside_is_free_for_another_process_as_soon_as_its_link_was_delet
         assert oracle.links(PATH)["eth0"].peer == oracle.links()["veth1"].ifindex
     finally:
         other.close()
+
+
+def test_what_is_doomed_while_links_are_reaped_is_reaped_too(
+    kernel: LinuxKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whichever generation it is: the round that runs may have passed it."""
+    reaped: list[int] = []
+
+    def delete(group: int) -> None:
+        reaped.append(group)
+        if len(reaped) == 1:
+            kernel.reap()
+
+    kernel.flush()
+    monkeypatch.setattr(kernel, "_delete_group", delete)
+    kernel.reap()
+    kernel._later.flush()
+    assert set(reaped[1:]) == {kernel.group | 1, kernel.group | 2}

@@ -92,7 +92,7 @@ class LinuxKernel:
         self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFC)
         self.doomed = self.group | 1
         self._doomed_before = self.group | 2
-        self._is_reaping = False
+        self._rounds, self._counting = 0, threading.Lock()  # of reaping that are to begin yet
         self._suffix = f".{instance[:8]}"
         self._directory = netns_dir
         self._has_directory = False
@@ -210,9 +210,10 @@ class LinuxKernel:
 
     def flush(self) -> None:
         """Wait until all that was deleted is gone, by whichever process of this instance."""
+        with self._counting:
+            self._rounds = 0  # before the links go: whoever dooms one meanwhile wants rounds of his own
         for group in (self.doomed, self._doomed_before):
             self._delete_group(group)
-        self._is_reaping = False
         self._later.flush()
 
     def close(self) -> None:
@@ -316,7 +317,8 @@ class LinuxKernel:
     # What is put off
 
     def _reap_soon(self) -> None:
-        self._is_reaping = True
+        with self._counting:
+            self._rounds = 2  # one for each generation, and none that has begun already counts
         self._later.call("reap", _REAP_SECONDS, self._reap)
 
     def _reap(self) -> None:
@@ -326,10 +328,11 @@ class LinuxKernel:
         That is little: most links have gone with their namespaces by then, without anybody waiting. To
         delete holds the kernel's one lock for all of these things, so whoever wires would wait.
         """
+        with self._counting:
+            self._rounds -= 1
         self._delete_group(self._doomed_before)
         self.doomed, self._doomed_before = self._doomed_before, self.doomed
-        if self._is_reaping:
-            self._is_reaping = False
+        if self._rounds > 0:
             self._later.call("reap", _REAP_SECONDS, self._reap)
 
     def _delete_group(self, group: int) -> None:
