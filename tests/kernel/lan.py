@@ -246,7 +246,9 @@ def check(reached: dict[str, list[Question]], silent: Iterable[Question] = ()) -
     return {question: answer for question, answer in answers.items() if answer is not None}
 
 
-def is_heard(sender: Place, address: str, receiver: Place, *, wanted: bool = True, to: int = 4000) -> bool:
+def is_heard(
+    sender: Place, address: str, receiver: Place, *, wanted: bool = True, to: int = 4000, source: str = ""
+) -> bool:
     """
     Return whether *receiver* hears datagrams that need no answer, at port 4000.
 
@@ -256,6 +258,7 @@ def is_heard(sender: Place, address: str, receiver: Place, *, wanted: bool = Tru
         receiver: Who listens at all of its addresses.
         wanted: Whether they are waited for with patience.
         to: The port that they are sent to.
+        source: The sender's address that they come from.
     """
     family = _FAMILIES[version_of(address)]
     deadline = time.monotonic() + (_PATIENCE if wanted else _SILENCE)
@@ -267,6 +270,7 @@ def is_heard(sender: Place, address: str, receiver: Place, *, wanted: bool = Tru
         ear.settimeout(0.05)
         with sender.entered():
             mouth = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            mouth.bind((source, 0))
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):  # no route, or refused by a rule
                 mouth.sendto(b"!", (address, to))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -156,13 +157,42 @@ def test_an_endpoint_without_an_address_may_ask_for_one_and_for_nothing_else(lab
 
 
 def test_link_local_addresses_reach_the_gateway_s(lab: Lab) -> None:
-    """They are how neighbours find each other, whatever else they may say (RFC 4861)."""
-    box = lab.box(lab.network("n", 1), "box", link_local=["fe80::b"])
+    """Also one that a container gives itself: neighbours find each other by them (RFC 4861)."""
+    box = lab.box(lab.network("n", 1), "box")
+    box.ip("address", "add", "fe80::b/64", "dev", "eth0", "nodad")
     mac = bytes.fromhex(bridge_mac(lab, box.endpoint.network).replace(":", ""))
     gateway = ipaddress.IPv6Address(
         b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2, *mac[1:3], 0xFF, 0xFE, *mac[3:]])
     )
     assert lab.ping(box, f"{gateway}%eth0")
+
+
+def test_the_host_hears_of_an_endpoint_that_tries_its_address_and_defends_it(lab: Lab) -> None:
+    """Who asks whether an address is free has none yet (RFC 4862, 5.4.2)."""
+    box = lab.box(lab.network("n", 1), "box")
+    box.ip("address", "add", f"{GATEWAYS[6]}/64", "dev", "eth0")
+    deadline = time.monotonic() + 10
+    while "dadfailed" not in (
+        shown := box.sandbox.run(["ip", "address"], capture_output=True, text=True).stdout
+    ):
+        assert GATEWAYS[6] in shown
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.05)
+
+
+def test_a_container_is_heard_by_its_own_address_and_mac_only(lab: Lab) -> None:
+    """By the host, and by what is behind it; with both firewalls."""
+    box = lab.box(lab.network("n", 1), "box")
+    forged = {4: "10.88.1.99", 6: "fd88:1::99"}
+    box.ip("address", "add", f"{forged[4]}/24", "dev", "eth0")
+    box.ip("address", "add", f"{forged[6]}/64", "dev", "eth0", "nodad")
+    for version, own in box.addresses.items():
+        for address, place in ((GATEWAYS[version], lab.home), (LAN[version], lab.lan)):
+            assert is_heard(box, address, place, source=own)
+            assert not is_heard(box, address, place, source=forged[version], wanted=False)
+    box.ip("link", "set", "eth0", "address", "02:00:00:00:00:99")
+    for version, own in box.addresses.items():
+        assert not is_heard(box, GATEWAYS[version], lab.home, source=own, wanted=False)
 
 
 def test_the_user_s_chain_comes_first(lab: Lab) -> None:
