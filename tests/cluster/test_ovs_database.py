@@ -149,6 +149,16 @@ def test_nothing_is_changed_when_no_switch_would_follow(host: OvsHost, database:
     database.change(add_bridge)
 
 
+def test_a_server_that_hangs_is_not_waited_for_for_ever(
+    host: OvsHost, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_SECONDS", 0.3)
+    with host.frozen(database=True), pytest.raises(UnavailableError, match="does not answer"):
+        database.look(note)
+    monkeypatch.undo()
+    assert database.look(note) is None
+
+
 def test_an_empty_database_is_told_apart(host: OvsHost, database: Database) -> None:
     host.kill_switch()
     host.kill_database()

@@ -12,6 +12,7 @@ import pytest
 
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import LinuxKernel, ethtool
+from pynetwork.kernel.ovs import session
 from pynetwork.plan import Plan, Step, StepFailedError, Verb, diff
 from pynetwork.resources import Address, Flow, LinkUp, Netns, OvsBridge, OvsPort, TxChecksum, Veth
 from pynetwork.resources.stray import StrayFlow
@@ -340,6 +341,18 @@ def test_without_a_switch_a_request_fails_and_changes_nothing(host: OvsHost, ker
     host.start_database()
     host.start_switch()
     assert host.vsctl("list-br").split() == ["br-phy"]
+
+
+def test_what_a_switch_that_hangs_does_not_take_up_is_taken_back(
+    host: OvsHost, kernel: LinuxKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would come about some other day, when nobody wants it any more."""
+    monkeypatch.setattr(session, "_SECONDS", 0.3)
+    with host.frozen():
+        assert isinstance(fails(kernel, Plan((BRIDGE,)), BRIDGE), UnavailableError)
+    assert host.vsctl("list-br").split() == ["br-phy"]
+    monkeypatch.undo()
+    make(kernel, Plan((BRIDGE,)))
 
 
 def test_without_the_kernels_datapath_it_says_what_to_load(host: OvsHost, kernel: LinuxKernel) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import select
 import time
@@ -181,15 +182,33 @@ def _without_leak(module: Any) -> Any:  # noqa: ANN401 - likewise
 
 def _schema(library: Any, place: Place) -> Any:  # noqa: ANN401 - likewise
     """Ask the server for its schema: it fails at once where there is no server."""
-    error, stream = library.stream.Stream.open_block(library.stream.Stream.open(place.remote))
+    milliseconds = int(1000 * _SECONDS)
+    error, stream = library.stream.Stream.open_block(library.stream.Stream.open(place.remote), milliseconds)
     if error:
         raise place.no_database()
     connection = library.jsonrpc.Connection(stream)
     try:
         request = library.jsonrpc.Message.create_request("get_schema", [DATABASE])
-        error, reply = connection.transact_block(request)
+        reply = _answer(library, connection, request)
     finally:
         connection.close()
-    if error or reply.error:
+    if reply is None or reply.error:
         raise place.no_database()
     return reply.result
+
+
+def _answer(library: Any, connection: Any, request: Any) -> Any:  # noqa: ANN401 - likewise
+    """Return the answer to a request, None when none comes: the library's own way waits for ever."""
+    deadline = time.monotonic() + _SECONDS
+    error, reply = connection.send(request), None
+    while error in {0, errno.EAGAIN} and time.monotonic() < deadline:
+        error, reply = connection.recv()
+        if reply is not None and reply.id == request.id:
+            return reply
+        connection.run()
+        poller = library.poller.Poller()
+        connection.wait(poller)
+        connection.recv_wait(poller)
+        poller.timer_wait(int(1000 * max(0.0, deadline - time.monotonic())) + 1)
+        poller.block()
+    return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.drivers.overlay_flows import NETWORKS
-from pynetwork.errors import UnavailableError
+from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.genetlink import has_family
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from pynetwork.errors import PynetworkError
     from pynetwork.kernel.ovs.database import Edit
     from pynetwork.resources import Resource
 
@@ -133,20 +133,27 @@ class Switch:
         severed = self._database.look(lambda edit: self._rows.severed(edit, made))
         if severed:
             self._commit(severed, replay=True)
-        self._commit(steps, replay=replay)
-        for number, step in enumerate(steps):
-            error = None if step.verb is Verb.DELETE else self._complaint(step.resource)
-            if error is not None:
-                # Rows that the switch can make nothing of would come to life some other day.
-                gone = [Step(Verb.DELETE, each.resource) for each in made if each.verb is Verb.CREATE]
-                self._commit(gone[::-1], replay=True)
-                raise RulesRefusedError(number) from error
+        # Rows that the switch can make nothing of would come to life some other day. Of what is replayed some
+        # may have been alive before.
+        made_now = () if replay else [step for step in made if step.verb is Verb.CREATE]
+        new = [Step(Verb.DELETE, step.resource) for step in reversed(made_now)]
+        try:
+            self._commit(steps, replay=replay)
+            for number, step in enumerate(steps):
+                error = None if step.verb is Verb.DELETE else self._complaint(step.resource)
+                if error is not None:
+                    self._commit(new, replay=True)
+                    raise RulesRefusedError(number) from error
+        except UnavailableError:
+            with contextlib.suppress(PynetworkError, RulesRefusedError):
+                self._commit(new, replay=True, wait=False)
+            raise
 
     def _complaint(self, resource: Resource) -> PynetworkError | None:
         self._database.until(lambda edit: self._rows.is_settled(edit, resource))
         return self._database.look(lambda edit: self._rows.check(edit, resource))
 
-    def _commit(self, steps: Sequence[Step], *, replay: bool) -> None:
+    def _commit(self, steps: Sequence[Step], *, replay: bool, wait: bool = True) -> None:
         refused = 0
 
         def edit_rows(edit: Edit) -> None:
@@ -155,7 +162,7 @@ class Switch:
                 self._rows.take(edit, step, replay=replay)
 
         try:
-            self._database.change(edit_rows)
+            self._database.change(edit_rows, wait=wait)
         except OSError as error:
             raise RulesRefusedError(refused) from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -132,6 +133,19 @@ class OvsHost:
         """Kill ``ovs-vswitchd`` with SIGKILL: no packet passes any more, and all flows are gone."""
         _kill(self._switch)
         self._switch = None
+
+    @contextlib.contextmanager
+    def frozen(self, *, database: bool = False) -> Iterator[None]:
+        """Stop ``ovs-vswitchd``, or ``ovsdb-server``, for the ``with`` block: it accepts, never answers."""
+        process = self._server if database else self._switch
+        if process is None:
+            msg = f"it does not run on {self.name}"
+            raise RuntimeError(msg)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def _daemon(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {
