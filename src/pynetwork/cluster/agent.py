@@ -65,13 +65,15 @@ class Agent:
 
     def start(self) -> None:
         """
-        Register the host, and follow the cluster from now on.
+        Register the host, and follow the cluster from now on; as soon as its store answers, if it does not.
 
         Raises:
             ConflictError: Another host has this one's name, or the cluster another UDP port.
-            StoreError: The store does not answer.
         """
-        self._register()
+        try:
+            self._register()
+        except StoreError as error:
+            self._note(error)
         self._threads = [
             threading.Thread(target=target, name=f"pynetwork-{name}", daemon=True)
             for name, target in (("agent", self._work), ("watch", self._watch))

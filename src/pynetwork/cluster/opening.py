@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pynetwork.cluster.worker import Worker
 from pynetwork.drivers.overlay import OverlayDriver
 from pynetwork.drivers.overlay_linux import LinuxDatapath
 from pynetwork.drivers.overlay_ovs import OvsDatapath
-from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.errors import PynetworkError, StoreError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.requests.common import driver_of, network_scope
 from pynetwork.requests.network import replan_network
@@ -97,7 +98,7 @@ class ClusterOpening:
 
         Raises:
             ConflictError: Another host has this one's name, or the cluster another UDP port.
-            StoreError: The store of the cluster does not answer.
+            InvalidValueError: The store of the cluster cannot be opened as it is described.
         """
         config = self.config
         store = config.store
@@ -134,7 +135,8 @@ class ClusterOpening:
             span.agent.start()
             self._watch(kernel, stack, repair)
         else:
-            member.check()
+            with suppress(StoreError):  # said when something is asked of it
+                member.check()
         return span
 
     @staticmethod

@@ -585,6 +585,24 @@ def test_while_the_store_is_down_nothing_is_withdrawn_and_writes_say_why(
     assert wait_for(lambda: len(b.entries("net")) == 2)
 
 
+@pytest.mark.parametrize("agent", [True, False])
+def test_a_controller_opens_while_the_store_is_down(world: World, agent: bool) -> None:
+    """What is of its host alone can be had; the rest once the store is back."""
+    store = Moody()
+    store.is_down = True
+    a = world.host("h1", cluster_store=store, agent=agent)
+    a.controller.new_network("bridge", "own").create_endpoint("e")
+    with pytest.raises(StoreError, match="does not answer"):
+        a.controller.new_network("overlay", "net")
+    store.is_down = False
+    a.controller.new_network("overlay", "net")
+    b = world.host("h2", cluster_store=store, agent=True)
+    web, db = a.joined("net", "web"), b.joined("net", "db")
+    if agent:
+        assert wait_for(lambda: a.entries("net") == expected(db, "h2"))
+        assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+
+
 def test_a_lease_that_was_lost_is_had_again(world: World) -> None:
     a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
     a.controller.new_network("overlay", "net")
