@@ -7,10 +7,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 python := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests demo test lint bench clean
+.PHONY: help setup setup-tests demo demo-overlay test lint bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 setup: ## set up what is missing to use it, and nothing else
 	@scripts/setup
@@ -20,6 +20,9 @@ setup-tests: ## set up what is missing to test it, too
 
 demo: setup ## see it work (root)
 	$(python) -u examples/demo.py
+
+demo-overlay: setup-tests ## see a network span three hosts, with Open vSwitch and etcd (root)
+	$(python) -u examples/overlay_three_hosts.py
 
 test: setup-tests ## run all tests, examples and linters (root, or those that need it are skipped; ARGS='-k ipam')
 	$(python) -m pytest -n auto --dist worksteal $(ARGS)
