@@ -138,9 +138,9 @@ class View:
     def _find(self, name: bytes, wanted: int) -> _Found | None:
         """Find a name as it stands, or without the name of a network at its end."""
         for zone, _ in self._zones:
-            member = zone.reverse.get(name)
-            if member is not None:
-                return _Found(name, zone, (member,), is_reverse=True)
+            members = zone.reverse.get(name)
+            if members is not None:
+                return _Found(name, zone, members, is_reverse=True)
         found = self._find_in(name, wanted, self._zones)
         if found is not None:
             return found._replace(apex=name)
@@ -176,10 +176,11 @@ def _said(question: Question, service: _Service, found: _Found) -> _Said:
     if zone is None:
         return _Said(exists=found.exists and service.port == 0)
     if found.is_reverse:
-        names = [_full_name(member, zone) for member in found.members] if kind in {PTR, ANY} else ()
+        names = {_full_name(member, zone): None for member in found.members if kind in {PTR, ANY}}
         return _Said([codec.ptr_record(name, TTL) for name in names])
     if service.proto is None and kind != SRV:
-        return _Said([codec.address_record(address, TTL) for address in _addresses(found.members, kind)])
+        addresses = dict.fromkeys(_addresses(found.members, kind))
+        return _Said([codec.address_record(address, TTL) for address in addresses])
     chosen = [
         (member, port)
         for member in found.members

@@ -57,11 +57,12 @@ class Zone:
     """The names in a network."""
 
     def __init__(self) -> None:
+        self.is_known = False
         self.suffix = b"\0"  # the network's name on the wire; the root's until it is known
         self.internal = False
         self.servers: tuple[IPAddress, ...] = ()
         self.names: dict[bytes, dict[str, Member]] = {}
-        self.reverse: dict[bytes, Member] = {}
+        self.reverse: dict[bytes, tuple[Member, ...]] = {}  # one, but for a moment when an address moves
         self.views: WeakSet[View] = WeakSet()
         self.inmates: set[str] = set()
 
@@ -70,7 +71,8 @@ class Zone:
         for name in member.names:
             self.names.setdefault(name, {})[member.id] = member
         for address in member.addresses:
-            self.reverse[reverse_name(address)] = member
+            key = reverse_name(address)
+            self.reverse[key] = (*self.reverse.get(key, ()), member)
         self.changed()
 
     def remove(self, member: Member) -> None:
@@ -82,8 +84,11 @@ class Zone:
                 self.names.pop(name, None)
         for address in member.addresses:
             key = reverse_name(address)
-            if self.reverse.get(key) is member:
-                del self.reverse[key]
+            rest = tuple(each for each in self.reverse.get(key, ()) if each is not member)
+            if rest:
+                self.reverse[key] = rest
+            else:
+                self.reverse.pop(key, None)
         self.changed()
 
     def changed(self) -> None:
@@ -246,15 +251,20 @@ class Directory:
     # Records
 
     def _put_network(self, identity: str, spec: NetworkSpec[Any] | None) -> None:
-        if spec is None:
-            self._zones.pop(identity, None)
-            return
         zone = self.zone(identity)
-        zone.suffix = wire_name(spec.name) or b"\0"
-        zone.internal, zone.servers = spec.internal, spec.dns
+        zone.is_known = spec is not None
+        zone.suffix = wire_name(spec.name if spec else "") or b"\0"
+        zone.internal, zone.servers = (spec.internal, spec.dns) if spec else (False, ())
         zone.changed()
+        self._drop_if_gone(identity)
         for inmate in zone.inmates:
             self.inmates[inmate].forget()
+
+    def _drop_if_gone(self, network: str) -> None:
+        """Forget a network that is gone once its last endpoint is: they may go in any order."""
+        zone = self.zone(network)
+        if not (zone.is_known or zone.names or zone.reverse or zone.inmates):
+            del self._zones[network]
 
     def _put_endpoint(self, identity: str, spec: EndpointSpec | None) -> None:
         old = self._specs.pop(identity, None)
@@ -278,6 +288,7 @@ class Directory:
         inmate.forget()
         if all(other.network != spec.network for other in inmate.endpoints.values()):
             zone.inmates.discard(sandbox)
+        self._drop_if_gone(spec.network)
         if inmate.netns is None and not inmate.endpoints:
             self.inmates.pop(sandbox, None)
 
@@ -298,9 +309,10 @@ class Directory:
         old = self._peers.pop(identity, None)
         if old is not None:
             self.zone(network).remove(old)
+            self._drop_if_gone(network)
         if spec is not None:
             member = self._peers[identity] = Member(
-                id=identity,
+                id=f"peer/{identity}",  # when it comes here, it may for a moment be both
                 name=wire_name(spec.name) or b"\0",
                 names=_wire_names((spec.name, *spec.aliases)),
                 addresses=tuple(map(parse_address, spec.addresses)),

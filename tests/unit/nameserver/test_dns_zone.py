@@ -14,6 +14,7 @@ import pytest
 from pynetwork.dns import codec
 from pynetwork.dns.codec import Question
 from pynetwork.dns.zone import Directory, Server
+from pynetwork.peers import Peer
 from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
 
 if TYPE_CHECKING:
@@ -303,3 +304,30 @@ def test_whom_a_sandbox_asks(
     inmate = host.directory.inmates["q"]
     assert inmate.route == tuple(Server(*each) for each in route)
     assert inmate.uses_host is uses_host
+
+
+def test_an_endpoint_that_comes_here_from_another_host_is_there_all_the_time(host: Host) -> None:
+    """Its record here is written before what its old host announced is gone."""
+    peer = Peer(
+        host="other", vtep="192.0.2.1", mac="02:00:00:00:00:01", addresses=("10.0.0.20",), name="mover"
+    )
+    host.directory.put("peer/net/mover", peer)
+    assert host.find("a", "mover") == ["10.0.0.20"]
+    host.join("mover", "c", "10.0.0.20/24")
+    assert host.find("a", "mover") == ["10.0.0.20"]
+    assert host.find("a", "20.0.0.10.in-addr.arpa", "PTR") == ["mover.net."]
+    host.directory.put("peer/net/mover", None)
+    assert host.find("a", "mover") == ["10.0.0.20"]
+    assert host.find("a", "20.0.0.10.in-addr.arpa", "PTR") == ["mover.net."]
+
+
+def test_networks_that_come_and_go_leave_nothing(host: Host) -> None:
+    """In whatever order their records go."""
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        host.network("brief")
+        host.join("e", "q", "10.7.0.2/24", network="brief")
+        gone = ("network/brief", "endpoint/brief/e", "sandbox/q")
+        for number in order:
+            host.directory.put(gone[number], None)
+    assert set(host.directory._zones) == {"net", "my.lan"}
+    assert set(host.directory.inmates) == {"a", "b"}
