@@ -331,10 +331,11 @@ def text(name: bytes) -> str:
 
 def reverse_name(address: IPAddress) -> bytes:
     """Return the name that stands for an address, as on the wire (RFC 1035 3.5, RFC 3596 2.5)."""
-    wire = wire_name(address.reverse_pointer)
-    if wire is None:  # it never is
-        raise ValueError(address)
-    return wire
+    if address.version == 4:
+        octets = [str(octet).encode() for octet in reversed(address.packed)]
+        return b"".join([b"%c%b" % (len(octet), octet) for octet in octets]) + b"\7in-addr\4arpa\0"
+    digits = address.packed.hex()[::-1].encode()
+    return b"".join([b"\1%c" % digit for digit in digits]) + b"\3ip6\4arpa\0"
 
 
 # Records

@@ -163,7 +163,7 @@ class View:
         for zone, links in zones:
             members = zone.names.get(links.get(name, name)) or zone.names.get(name)
             if members:
-                found = _Found(zone.suffix, zone, tuple(members.values()))
+                found = _Found(zone.suffix, zone, members)
                 if wanted not in {A, AAAA} or any(True for _ in _addresses(found.members, wanted)):
                     return found
                 known = known or found

@@ -16,7 +16,7 @@ from pynetwork.ports import PortBinding
 from pynetwork.types import parse_address
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pynetwork.peers import Peer
     from pynetwork.specs import EndpointSpec, NetworkSpec, PortSpec, SandboxSpec
@@ -61,35 +61,33 @@ class Zone:
         self.suffix = b"\0"  # the network's name on the wire; the root's until it is known
         self.internal = False
         self.servers: tuple[IPAddress, ...] = ()
-        self.names: dict[bytes, dict[str, Member]] = {}
-        self.reverse: dict[bytes, tuple[Member, ...]] = {}  # one, but for a moment when an address moves
+        # Tuples: most names have one endpoint, and there may be very many names.
+        self.names: dict[bytes, tuple[Member, ...]] = {}
+        self.reverse: dict[bytes, tuple[Member, ...]] = {}
         self.views: WeakSet[View] = WeakSet()
         self.inmates: set[str] = set()
 
     def add(self, member: Member) -> None:
         """Take in an endpoint."""
-        for name in member.names:
-            self.names.setdefault(name, {})[member.id] = member
-        for address in member.addresses:
-            key = reverse_name(address)
-            self.reverse[key] = (*self.reverse.get(key, ()), member)
+        for table, key in self._places(member):
+            table[key] = (*table.get(key, ()), member)
         self.changed()
 
     def remove(self, member: Member) -> None:
         """Forget an endpoint."""
-        for name in member.names:
-            others = self.names.get(name, {})
-            others.pop(member.id, None)
-            if not others:
-                self.names.pop(name, None)
-        for address in member.addresses:
-            key = reverse_name(address)
-            rest = tuple(each for each in self.reverse.get(key, ()) if each is not member)
+        for table, key in self._places(member):
+            rest = tuple(each for each in table.get(key, ()) if each is not member)
             if rest:
-                self.reverse[key] = rest
+                table[key] = rest
             else:
-                self.reverse.pop(key, None)
+                table.pop(key, None)
         self.changed()
+
+    def _places(self, member: Member) -> Iterator[tuple[dict[bytes, tuple[Member, ...]], bytes]]:
+        for name in member.names:
+            yield self.names, name
+        for address in member.addresses:
+            yield self.reverse, reverse_name(address)
 
     def changed(self) -> None:
         """Forget the answers that were prepared from it."""
@@ -312,7 +310,7 @@ class Directory:
             self._drop_if_gone(network)
         if spec is not None:
             member = self._peers[identity] = Member(
-                id=f"peer/{identity}",  # when it comes here, it may for a moment be both
+                id=identity,
                 name=wire_name(spec.name) or b"\0",
                 names=_wire_names((spec.name, *spec.aliases)),
                 addresses=tuple(map(parse_address, spec.addresses)),

@@ -78,7 +78,7 @@ def test_what_others_are_called_is_in_the_host_s_own_store_as_long_as_it_follows
     world.settle()
     names = directory.zone(web.network.id).names
     assert {bytes(name) for name in names} == {b"\3web\0", b"\2db\0", b"\3sql\0"}
-    (found,) = names[b"\3sql\0"].values()
+    (found,) = names[b"\3sql\0"]
     assert found.addresses == tuple(address.ip for address in db.addresses)
     revision = a.controller.statistics()["revision"]
     world.settle()
