@@ -242,7 +242,10 @@ class Worker:
             else:
                 here.networks[identity] = network
         for spec in (row.spec for row in records.endpoints.values()):
-            if spec.sandbox is None or spec.network not in here.networks or spec.id in self.quarantined:
+            sandbox = None if spec.sandbox is None else records.sandboxes.get(spec.sandbox)
+            if sandbox is None or not sandbox.spec.attached:  # it waits for a namespace
+                continue
+            if spec.network not in here.networks or spec.id in self.quarantined:
                 continue
             here.joined[spec.network, spec.id] = self._peer(spec)
             if join_scope(spec.id) in held:
