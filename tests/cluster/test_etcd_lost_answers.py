@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import random
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.cluster.proxy import Fate, Proxy, Request
+from tests.store_model import check_against_the_model
 
 from pynetwork.errors import NotFoundError, OutcomeUnknownError, StoreError, StoreUnavailableError
 from pynetwork.store import Absent, Delete, Entry, EtcdStore, Put, Unchanged
@@ -199,6 +201,20 @@ class TestManyLosses:
         assert sorted(done) == sorted(["a", "b", "c"] * 30)
         expected = {f"{name}/{n}": 1 for name in "abc" for n in range(30)}
         assert versions() == {**expected, "a": 30, "b": 30, "c": 30}
+
+
+def test_a_store_behaves_like_a_dict_also_when_requests_are_lost(proxy: Proxy) -> None:
+    """One in five, of all kinds, in some way; at the end those that were delayed arrive."""
+    dice = random.Random(2)
+    fates = [Fate.PASS] * 12 + LOSSES
+    proxy.decide = lambda _: dice.choice(fates)
+    with ExitStack() as handles:
+
+        def open_store(state: str, history: int) -> EtcdStore:
+            proxy.deliver()
+            return handles.enter_context(EtcdStore(proxy.endpoint, prefix=f"/lossy/{state}"))
+
+        check_against_the_model(open_store, examples=10, counts=False)
 
 
 class TestWhenNobodyCanTell:

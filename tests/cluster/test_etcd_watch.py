@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -261,6 +262,23 @@ class TestSilence:
         with Follower(watching(silence=0.05)) as follower:
             follower.wait_until(lambda: count_watches(proxy) > 5, "some streams")
             put(writer, "a", "1")
+            follower.wait_for("a", "1")
+            assert len(follower.changes) == 1
+
+    def test_a_member_that_says_that_nothing_happens_is_not_silent(self, host: PrivateHost) -> None:
+        """For three times as long as it may be silent."""
+        often = ["--experimental-watch-progress-notify-interval=100ms"]
+        with (
+            etcd_cluster(host=host, options=often) as talkative,
+            Proxy(talkative.endpoints[0]) as proxy,
+            EtcdStore(proxy.endpoint, silence=1) as store,
+            Follower(store) as follower,
+        ):
+            start = time.monotonic()
+            while time.monotonic() < start + 3:
+                assert proxy.passed.acquire(timeout=60)
+            assert count_watches(proxy) == 1
+            put(store, "a", "1")
             follower.wait_for("a", "1")
             assert len(follower.changes) == 1
 

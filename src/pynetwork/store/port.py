@@ -173,6 +173,8 @@ class Store(Protocol):
             InvalidValueError: A key is empty or appears twice, a text cannot be encoded, or a put has a
                 lease and the store knows none.
             NotFoundError: The compares hold, and the lease of a put has ended; nothing was written.
+            OutcomeUnknownError: A store that is reached over the network stopped answering in the middle:
+                all was written, or nothing.
             StoreError: The state cannot be written; nothing was.
         """
         ...
