@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork.errors import UnavailableError
+from pynetwork.store import EtcdStore, Put
 from pynetwork.testing.cluster import etcd_cluster
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ def test_members_listen_where_they_are_told_to(host: PrivateHost) -> None:
             cluster.etcdctl("put", "a", "1")
     finally:
         host.run(["ip", "address", "del", "192.0.2.1/32", "dev", "lo"])
+
+
+def test_a_store_speaks_ipv6(host: PrivateHost) -> None:
+    with etcd_cluster(host=host, addresses=["::1"]) as cluster, EtcdStore(cluster.endpoints) as store:
+        assert cluster.endpoints[0].startswith("http://[::1]:")
+        changes = store.watch("", store.list("").revision)
+        store.transact([], [Put("a", "1")])
+        assert next(changes).value == "1"
 
 
 def test_a_member_that_cannot_start_says_why(host: PrivateHost) -> None:
