@@ -127,6 +127,7 @@ class Groups:
     def pids(self, path: str) -> list[int]:
         """Return the ids of the processes in a group and in the groups below it."""
         tasks = tasks_of(self.directory(path), "cgroup.procs" if self.hierarchies.version == 2 else "tasks")
+        tasks.discard(0)  # one of a pid namespace that is not ours: to signal 0 is to signal ourselves
         if self.hierarchies.version == 2:
             return sorted(tasks)
         # A thread of ours is in it for a moment while it starts a process there: its process is not.

@@ -32,7 +32,6 @@ __all__ = ["Setting", "Starter"]
 # ten milliseconds and more, see Groups.enter, but version 2 has no other way that Python can reach.
 _JOIN_AND_EXEC: Final = ("/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"')
 
-
 #: Options of Popen for which it copies the caller, or which a script cannot pass on.
 _COPIED: Final = frozenset({"preexec_fn", "user", "group", "extra_groups", "executable"})
 
@@ -77,6 +76,9 @@ class Starter:
     def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:  # noqa: ANN401 - as Popen's
         """Start a program there, see :meth:`Sandbox.popen`."""
         check_argv(argv)
+        if options.get("shell"):
+            msg = "invalid option shell=True: there is no shell"
+            raise InvalidValueError(msg)
 
         def start() -> subprocess.Popen[Any]:
             self._enter()

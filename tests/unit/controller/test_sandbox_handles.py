@@ -105,6 +105,8 @@ class TestRun:
         for argv in junk:
             with pytest.raises(InvalidValueError, match="there is no shell"):
                 sandbox.run(argv)
+        with pytest.raises(InvalidValueError, match="there is no shell"):
+            sandbox.run(["ip link"], shell=True)  # noqa: S604 - it is refused
         assert host.namespaces.entered == []
 
     def test_a_started_program_is_the_callers(self, here: Controller) -> None:

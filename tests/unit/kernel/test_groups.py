@@ -168,6 +168,23 @@ def test_a_group_that_stays_busy_is_an_error_in_the_end(
         groups.remove(Cgroup(path=NAME))
 
 
+@pytest.mark.parametrize(("version", "file"), [(1, "tasks"), (2, "cgroup.procs")])
+def test_a_process_that_cannot_be_seen_from_here_is_nobody_to_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, file: str
+) -> None:
+    """The kernel shows those of a pid namespace outside of ours as 0, which kill(2) takes for ourselves."""
+    (tmp_path / NAME / "inner").mkdir(parents=True)
+    (tmp_path / NAME / file).write_text("0\n")
+    (tmp_path / NAME / "inner" / file).write_text(f"0\n{os.getpid()}\n")
+    signalled: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: signalled.append(pid))
+    groups = Groups(partial(Hierarchies, version=version, home=tmp_path))
+    assert groups.pids(NAME) == [os.getpid()]
+    with pytest.raises(UnavailableError, match=f"processes {os.getpid()} in control group"):
+        groups.kill(NAME, seconds=0)
+    assert set(signalled) == {os.getpid()}
+
+
 class TestFigures:
     """What the files of a group say."""
 
