@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +178,9 @@ def test_a_name_resolves_soon_where_nobody_waits_for_it(
     assert soon(resolves)
 
 
-def test_an_adopted_namespace_is_served_and_left_as_it_was(net: Controller, host: PrivateHost) -> None:
+def test_an_adopted_namespace_is_served_and_left_as_it_was(
+    net: Controller, host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
     """Also one whose loopback interface is down at first."""
     host.run(["ip", "netns", "add", "theirs"])
     try:
@@ -188,11 +189,7 @@ def test_an_adopted_namespace_is_served_and_left_as_it_was(net: Controller, host
         sandbox.run(["ip", "link", "set", "lo", "up"], check=True)
         assert dig(sandbox, "one").answers == ["10.64.0.2"]
         sandbox.delete()
-        sockets = host.run(["ip", "netns", "exec", "theirs", "ss", "-Hltun"]).stdout
-        deadline = time.monotonic() + 2
-        while sockets and time.monotonic() < deadline:
-            sockets = host.run(["ip", "netns", "exec", "theirs", "ss", "-Hltun"]).stdout
-        assert sockets == ""
+        assert soon(lambda: not listening(host, "theirs"))
     finally:
         host.run(["ip", "netns", "delete", "theirs"])
 
@@ -268,3 +265,30 @@ def test_an_endpoint_that_comes_back_is_served_again(net: Controller) -> None:
         assert dig(sandbox, "one").answers == ["10.64.0.2"]
         net.networks["net"].endpoints["one"].leave()
         net.networks["net"].endpoints["one"].join(sandbox)
+
+
+def test_a_sandbox_that_is_attached_elsewhere_takes_its_names_along(
+    net: Controller, host: PrivateHost, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
+    """And leaves no socket where it was, which is somebody else's namespace."""
+    for name in ("first", "second"):
+        host.run(["ip", "netns", "add", name])
+        host.run(["ip", "-n", name, "link", "set", "lo", "up"])
+    try:
+        sandbox = net.new_sandbox("box", netns="later")
+        net.networks["net"].create_endpoint("box").join(sandbox)
+        for here, there in (("first", "second"), ("second", "first")):
+            sandbox.attach(f"/run/netns/{here}")
+            assert dig(sandbox, "box").answers == ["10.64.0.2"]
+            assert soon(lambda: not listening(host, there))  # noqa: B023 - called at once
+        sandbox.detach()
+        assert soon(lambda: not listening(host, "second"))
+        assert net.dns_statistics().sandboxes == 0
+    finally:
+        for name in ("first", "second"):
+            host.run(["ip", "netns", "delete", name])
+
+
+def listening(host: PrivateHost, netns: str) -> str:
+    """Return the sockets that listen in a namespace."""
+    return host.run(["ip", "netns", "exec", netns, "ss", "-Hltun"]).stdout
