@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Service"]
 
 _T = TypeVar("_T")
-_TICK_SECONDS: Final = 0.04  # how late a change of another process is seen when nobody asks
+_TICK_SECONDS: Final = 0.06  # how late a change of another process is seen when nobody asks
 _IDLE_TICK_SECONDS: Final = 0.1  # the same when there is no sandbox to serve
 _STAND_BY_SECONDS: Final = 1.0
 _FRESH_SECONDS: Final = 0.005  # how late a change of another process is seen when somebody asks
