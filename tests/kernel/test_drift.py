@@ -56,9 +56,14 @@ def works(controller: Controller) -> bool:
 
 
 @pytest.fixture
-def prepared(controller: Controller) -> Controller:
-    prepare(controller)
-    return controller
+def prepared(host: PrivateHost) -> Iterator[Controller]:
+    """A controller whose sandboxes nobody is in, not even a name server: unmounted, they are gone."""
+    with Controller(dns="off") as controller:
+        try:
+            prepare(controller)
+            yield controller
+        finally:
+            controller.erase()
 
 
 WRECKS = {
@@ -115,6 +120,21 @@ def test_what_is_wrecked_is_reported_and_repaired(
     assert again.is_clean, str(again)
     assert works(prepared)
     assert oracle.cidrs("eth0", netns) == {str(address) for address in endpoint.addresses}
+
+
+def test_a_namespace_that_is_unmounted_while_somebody_is_in_it_is_made_anew(controller: Controller) -> None:
+    """The old one lives on, with its interfaces, as long as the process and the name server do."""
+    prepare(controller)
+    sandbox = controller.sandboxes["a"]
+    with sandbox.popen(["sleep", "60"]) as process:
+        subprocess.run(["umount", str(sandbox.netns_path)], check=True)
+        report = controller.reconcile()
+        assert report.repaired
+        assert report.failed == ()
+        assert controller.reconcile().is_clean
+        assert works(controller)
+        assert sandbox.run(["getent", "hosts", "b"], capture_output=True).returncode == 0
+        process.kill()
 
 
 def test_a_repair_that_fails_is_told_and_made_later(
