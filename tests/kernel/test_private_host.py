@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pynetwork import Controller
 from pynetwork.testing import Child, LeakError, private_host
 
 if TYPE_CHECKING:
@@ -205,3 +207,19 @@ def test_children_are_on_the_private_host_too() -> None:
     with private_host(), Child("import os; print(os.readlink('/proc/self/ns/net'))") as child:
         assert child.wait() == 0
         assert [namespaces()[0]] == child.output
+
+
+def test_its_control_groups_are_its_own_and_nobody_is_left_in_them() -> None:
+    """Also of a controller that was never told to erase anything."""
+    with private_host():
+        controller = Controller()
+        sandbox = controller.new_sandbox("s", netns="host")
+        assert sandbox.cgroup is not None
+        name = sandbox.cgroup.name
+        process = sandbox.popen(["sleep", "61"])
+        controller.close()
+        groups = Path(f"/proc/{process.pid}/cgroup").read_text()
+        assert "/private-" in groups
+    assert process.wait(10) == -signal.SIGKILL
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    assert "/private-" not in Path("/proc/thread-self/cgroup").read_text()

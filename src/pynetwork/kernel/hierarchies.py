@@ -46,7 +46,7 @@ class Hierarchies:
         return tuple(dict.fromkeys((self.home, *self.controllers.values())))
 
 
-def find_hierarchies(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchies:
+def find_hierarchies(mountinfo: Path = Path("/proc/thread-self/mountinfo")) -> Hierarchies:
     """
     Return where control groups are made.
 

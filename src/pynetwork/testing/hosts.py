@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import socket
 import subprocess
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.kernel import syscalls
+from pynetwork.kernel.groups import Groups
+from pynetwork.resources import Cgroup
 from pynetwork.types import check_interface_name
 
 if TYPE_CHECKING:
@@ -133,8 +136,8 @@ def private_host(directories: Sequence[str] = PRIVATE_DIRECTORIES) -> Iterator[P
     """
     Put the current thread on a private host for the ``with`` block.
 
-    Its network has nothing but ``lo``, which is up. Of other files than *directories* it sees the
-    same as before.
+    Its network has nothing but ``lo``, which is up, and its control groups are its own: who is left in
+    them at the end is killed. Of other files than *directories* it sees the same as before.
 
     Args:
         directories: What is an empty file system in memory, made when missing and then removed:
@@ -149,7 +152,10 @@ def private_host(directories: Sequence[str] = PRIVATE_DIRECTORIES) -> Iterator[P
         paths = [Path(directory) for directory in directories]
         for parent in dict.fromkeys(path.parent for path in paths):
             stack.enter_context(_made(parent, [path for path in paths if path.parent == parent]))
+        groups = stack.enter_context(_groups())
         stack.enter_context(_namespaces())
+        for source, target in groups.items():
+            syscalls.mount(source, target, "none", syscalls.MS_BIND)
         for directory in directories:
             syscalls.mount("tmpfs", directory, "tmpfs", 0, "mode=755")
         _run(["ip", "link", "set", "lo", "up"])
@@ -178,6 +184,22 @@ def _namespaces() -> Iterator[None]:
             syscalls.setns(mounts, syscalls.CLONE_NEWNS)
             syscalls.setns(network, syscalls.CLONE_NEWNET)
             os.fchdir(directory)
+
+
+@contextlib.contextmanager
+def _groups() -> Iterator[dict[str, str]]:
+    """Yield control groups and the hierarchies that they stand for; at the end nobody is left in them."""
+    groups = Groups()
+    if groups.problem:
+        yield {}
+        return
+    group = Cgroup(path=f"private-{os.getpid()}-{secrets.token_hex(4)}")
+    groups.make(group)
+    try:
+        groups.complete(group.path)
+        yield {f"{root}/{group.path}": str(root) for root in groups.hierarchies.roots}
+    finally:
+        groups.remove(group)
 
 
 def _opened(stack: contextlib.ExitStack, path: str) -> int:
