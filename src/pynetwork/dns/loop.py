@@ -22,6 +22,7 @@ __all__ = ["READ", "WRITE", "Loop", "Timer"]
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 _MANY: Final = 256  # events of one look
+_FAILED_SECONDS: Final = 1.0  # until it is tried again, when there is nothing else to do
 _TIMERS: Final = 1024  # from so many on the cancelled ones are swept out
 
 
@@ -111,7 +112,8 @@ class Loop:
         patience = 0.0
         while self._is_running:
             events = self._epoll.poll(self._patience(patience), _MANY)
-            patience = self._guarded(partial(self._before, bool(events))) or 0.0
+            wanted = self._guarded(partial(self._before, bool(events)))
+            patience = _FAILED_SECONDS if wanted is None else wanted
             callbacks = self._callbacks
             for fd, happened in events:
                 callback = callbacks.get(fd)

@@ -94,6 +94,14 @@ def test_a_call_that_fails_is_told_and_harms_no_other(loop: Loop, caplog: pytest
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 3
 
 
+def test_what_fails_before_each_look_does_not_fail_all_the_time(caplog: pytest.LogCaptureFixture) -> None:
+    loop, done = Loop(lambda _happened: 1 / 0), threading.Event()
+    loop.later(0.2, done.set)
+    with running(loop):
+        assert done.wait(5)
+    assert 1 <= len(caplog.records) <= 5
+
+
 def test_what_cannot_be_taken_is_looked_at_again_later_and_not_all_the_time(loop: Loop) -> None:
     reading, writing = os.pipe()
     looks = list[float]()
