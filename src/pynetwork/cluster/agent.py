@@ -1,8 +1,8 @@
 """The agent of a host: announces what it has joined, and tells its datapath what others have.
 
-One thread does both, in the order in which things happen; a second one waits for the store's changes, a
-third renews the lease. When the store does not answer, all stays as it is: nothing is withdrawn that was
-not said to be gone.
+One thread does both, in the order in which things happen; one for each network waits for changes there,
+another one renews the lease. When the store does not answer, all stays as it is: nothing is withdrawn that
+was not said to be gone.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.cluster.layout import PEERS
+from pynetwork.cluster.layout import peer_of
+from pynetwork.cluster.watching import Listed, Watches
 from pynetwork.errors import PynetworkError, StoreError
 from pynetwork.log import logger
-from pynetwork.store import LeaseKeeper
+from pynetwork.store import Change, LeaseKeeper
 
 if TYPE_CHECKING:
     from pynetwork.cluster.worker import Worker
-    from pynetwork.store import Change, Lease, LeasingStore, Snapshot
+    from pynetwork.store import Lease, LeasingStore
 
 __all__ = ["Agent"]
 
 _LOOK_SECONDS: Final = 0.05  # at what other processes of this host have joined
 _RETRY_SECONDS: Final = 1.0
-_POLL_SECONDS: Final = 0.005  # of stores that are not told of changes
-_UPKEEP_SECONDS: Final = 60.0
 
 
 @attrs.frozen
@@ -56,12 +55,12 @@ class Agent:
     def __init__(self, worker: Worker, store: LeasingStore) -> None:
         self._worker = worker
         self._store = store
-        self._events: queue.SimpleQueue[_Poke | _Lost | _Stop | Snapshot | Change] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[_Poke | _Lost | _Stop | Listed | Change] = queue.SimpleQueue()
         self._stopped = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._watches = Watches(store, self._events.put, self._note)
+        self._thread: threading.Thread | None = None
         self._keeper: LeaseKeeper | None = None
         self._is_failing = False
-        self._upkeep_at = 0.0
 
     def start(self) -> None:
         """
@@ -74,12 +73,8 @@ class Agent:
             self._register()
         except StoreError as error:
             self._note(error)
-        self._threads = [
-            threading.Thread(target=target, name=f"pynetwork-{name}", daemon=True)
-            for name, target in (("agent", self._work), ("watch", self._watch))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._thread = threading.Thread(target=self._work, name="pynetwork-agent", daemon=True)
+        self._thread.start()
 
     def poke(self, *, repair: bool = False) -> None:
         """Look at what this host has joined; with *repair* also at what its datapath has."""
@@ -89,9 +84,10 @@ class Agent:
         """End the threads. Idempotent."""
         self._stopped.set()
         self._events.put(_Stop())
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._watches.close()
         if self._keeper is not None:
             self._keeper.stop()
             self._keeper = None
@@ -105,20 +101,6 @@ class Agent:
             lease = self._worker.register()
             self._keeper = LeaseKeeper(self._store, lease, on_loss=lambda lost: self._events.put(_Lost(lost)))
 
-    def _watch(self) -> None:
-        """Pass on all changes of what others have joined, beginning with a whole look, again and again."""
-        while not self._stopped.is_set():
-            try:
-                snapshot = self._store.list(PEERS)
-                self._events.put(snapshot)
-                for change in self._store.watch(
-                    PEERS, snapshot.revision, poll=_POLL_SECONDS, stop=self._stopped
-                ):
-                    self._events.put(change)
-            except StoreError as error:
-                self._note(error)
-                self._stopped.wait(_RETRY_SECONDS)
-
     def _work(self) -> None:
         while True:
             event = self._next()
@@ -128,18 +110,19 @@ class Agent:
                 self._take(event)
             except PynetworkError as error:
                 self._note(error)
+                self._missed(event)
                 self._stopped.wait(_RETRY_SECONDS)
                 self._worker.is_behind = True
             else:
                 self._note(None)
 
-    def _next(self) -> _Poke | _Lost | _Stop | Snapshot | Change:
+    def _next(self) -> _Poke | _Lost | _Stop | Listed | Change:
         try:
             return self._events.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
             return _Poke()
 
-    def _take(self, event: _Poke | _Lost | Snapshot | Change) -> None:
+    def _take(self, event: _Poke | _Lost | Listed | Change) -> None:
         worker = self._worker
         if isinstance(event, _Lost):
             if worker.lease == event.lease:
@@ -151,8 +134,16 @@ class Agent:
             worker.keep_up()
         else:
             worker.take(event)
+        self._watches.follow(worker.networks())
         if self._events.empty():  # many at once are one write
             worker.finish()
+
+    def _missed(self, event: object) -> None:
+        """See to it that what an event said, and could not be taken in, is found out anew."""
+        if isinstance(event, Listed | Change):
+            network = event.network if isinstance(event, Listed) else peer_of(event.key)[0]
+            self._watches.again(network)
+            self._worker.forget(network)
 
     def _note(self, error: PynetworkError | None) -> None:
         """Log the first of several failures, and the end of them."""

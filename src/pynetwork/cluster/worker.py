@@ -12,6 +12,7 @@ from pynetwork.cluster.followed import Followed, Here
 from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
+from pynetwork.cluster.watching import Listed
 from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import UnavailableError
 from pynetwork.log import logger
@@ -21,7 +22,7 @@ from pynetwork.store import Snapshot
 from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from pynetwork.cluster.followed import Ids
     from pynetwork.cluster.ledger import Ledger
@@ -174,13 +175,27 @@ class Worker:
                 for followed in self._followed.values():
                     self._reconcile(followed)
 
-    def take(self, news: Snapshot | StoreChange) -> None:
-        """Take in what others have joined: all of it, or one change."""
+    def networks(self) -> dict[str, tuple[int, int]]:
+        """Return the networks that are followed: id to when they came to this host, and were looked at."""
+        with self._lock:
+            return {identity: (each.made, each.since) for identity, each in self._followed.items()}
+
+    def forget(self, network: str) -> None:
+        """Follow a network anew at the next look, if it is followed."""
+        with self._lock:
+            self._followed.pop(network, None)
+            self._seen = -1
+
+    def take(self, news: Snapshot | Listed | StoreChange) -> None:
+        """Take in what others have joined: all of it, all in one network, or one change."""
         with self._lock:
             if not self._is_active:
                 return
             if isinstance(news, Snapshot):
-                self._take_all(news)
+                self._take_all(news, self._followed)
+                return
+            if isinstance(news, Listed):
+                self._take_all(news.snapshot, {news.network} & self._followed.keys())
                 return
             network, endpoint = peer_of(news.key)
             followed = self._followed.get(network)
@@ -313,18 +328,20 @@ class Worker:
             peer = None
         return followed.table.put(endpoint, peer, revision)
 
-    def _take_all(self, snapshot: Snapshot) -> None:
+    def _take_all(self, snapshot: Snapshot, networks: Collection[str]) -> None:
+        """Take in all that is joined in *networks*."""
         stale = []
         by_network: dict[str, dict[str, tuple[Peer, int]]] = {}
         for entry in snapshot.entries:
             network, endpoint = peer_of(entry.key)
-            followed = self._followed.get(network)
+            known = self._followed.get(network)
             peer = read(Peer, entry)
             if peer.host == self._ledger.host and (network, endpoint) not in self._announced:
                 stale.append((network, endpoint))
-            if followed is not None and followed.since < snapshot.revision:
+            if known is not None and known.since < snapshot.revision:
                 by_network.setdefault(network, {})[endpoint] = (peer, entry.revision)
-        for network, followed in self._followed.items():
+        for network in networks:
+            followed = self._followed[network]
             if followed.since >= snapshot.revision:
                 continue
             records = by_network.get(network, {})
