@@ -603,6 +603,45 @@ def test_a_controller_opens_while_the_store_is_down(world: World, agent: bool) -
         assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
 
 
+def test_what_could_not_be_taken_in_is_found_out_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Say, because this host's own store could not be written just then."""
+    a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
+    a.controller.new_network("overlay", "net")
+    b.joined("net", "db")
+    assert wait_for(lambda: b.worker.followed(a.controller.networks["net"].id) is not None)
+    take, failures = b.worker.take, iter([True])
+
+    def fail_once(news: Any) -> None:
+        if next(failures, False):
+            msg = "disk full"
+            raise StoreError(msg)
+        take(news)
+
+    monkeypatch.setattr(b.worker, "take", fail_once)
+    web = a.joined("net", "web")
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1"))
+    assert next(failures, None) is None  # it did fail
+    more = a.joined("net", "more")  # the watch goes on
+    assert wait_for(lambda: b.entries("net") == expected(web, "h1") | expected(more, "h1"))
+
+
+def test_only_the_networks_of_a_host_are_watched(world: World) -> None:
+    """Threads come and go with them."""
+
+    def watching() -> set[str]:
+        names = {thread.name for thread in threading.enumerate()}
+        return {name.removeprefix("pynetwork-watch-") for name in names if "watch" in name}
+
+    a = world.host("h1", agent=True)
+    networks = [a.controller.new_network("overlay", name) for name in ("red", "blue", "green")]
+    endpoints = [network.create_endpoint("e") for network in networks[:2]]
+    assert wait_for(lambda: watching() == {network.id[:8] for network in networks[:2]})
+    endpoints[0].delete()
+    assert wait_for(lambda: watching() == {networks[1].id[:8]})
+    endpoints[1].delete()
+    assert wait_for(lambda: not watching())
+
+
 def test_a_lease_that_was_lost_is_had_again(world: World) -> None:
     a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
     a.controller.new_network("overlay", "net")
