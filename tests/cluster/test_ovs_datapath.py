@@ -115,3 +115,16 @@ def test_a_switch_that_is_killed_is_as_before_when_it_is_back(hosts: tuple[OvsHo
             assert soon(lambda: pings(box, far))
             assert soon(lambda: pings(other_box, near))
         assert soon(lambda: one.reconcile().is_clean)
+
+
+def test_not_even_the_first_packet_to_a_host_is_lost() -> None:
+    """The switch knows where the other host is before there is anything for it."""
+    with private_host(), ovs_cluster(2) as hosts, opened(hosts, "ovs", "ovs") as (one, two):
+        one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+        far, _ = joined(two, "net", "far")
+        _, box = joined(one, "net", "near")
+        for host, other in (hosts, hosts[::-1]):
+            assert soon(lambda host=host, other=other: other.vtep in host.appctl("tnl/neigh/show"))  # type: ignore[misc]
+        network = one.networks["net"]
+        assert soon(lambda: [p.installed for p in network.peers] == [p.revision for p in network.peers] != [])
+        assert pings(box, far)

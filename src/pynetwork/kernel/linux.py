@@ -365,7 +365,7 @@ class LinuxKernel:
         if self._switch is None:
             from pynetwork.kernel.ovs.switch import Switch
 
-            self._switch = Switch(self._ovs_directory, self._instance, self.links.index)
+            self._switch = Switch(self._ovs_directory, self._instance, self.links.index, self.namespaces.home)
         return self._switch
 
     def prepare_directory(self) -> None:

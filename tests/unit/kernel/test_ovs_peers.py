@@ -243,3 +243,14 @@ def test_much_is_sent_in_several_bundles() -> None:
     bridge.bundles.clear()
     assert told(bridge).reconcile(VNI, wanted) == 50_000
     assert bridge.bundles == [20_000, 20_000, 10_000]
+
+
+def test_a_host_is_greeted_once() -> None:
+    bridge = Bridge(*network_flows(VNI), *network_flows(OTHER_VNI))
+    greeted: list[str] = []
+    peers = OvsPeers(cast("Channel", Line(bridge)), greeted.append)
+    peers.reconcile(VNI, {Reach(MACS[0], VTEPS[0])})
+    assert greeted == VTEPS[:1]
+    peers.apply(VNI, Change(put=(Reach(MACS[0], VTEPS[1]), Reach(MACS[1], VTEPS[0]))))
+    peers.reconcile(OTHER_VNI, {Reach(MACS[0], VTEPS[0])})
+    assert greeted == VTEPS[:2]

@@ -28,7 +28,7 @@ from pynetwork.peers import Flood, Reach, Resolve
 from pynetwork.resources.ovs import PLANNED, REMOTE, flow_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from pynetwork.drivers.overlay_flows import FlowText
     from pynetwork.kernel.ovs.channel import Channel
@@ -87,10 +87,13 @@ class OvsPeers:
 
     Args:
         channel: Connection to the bridge.
+        greet: Called with the VTEP of a host that is new.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, greet: Callable[[str], None] | None = None) -> None:
         self._channel = channel
+        self._greet = greet
+        self._greeted: set[str] = set()
         self._networks: dict[int, _Network] = {}
 
     def close(self) -> None:
@@ -124,6 +127,7 @@ class OvsPeers:
         except BaseException:
             del self._networks[vni]  # what is there now must be looked at
             raise
+        self._greet_new(network)
 
     def reconcile(self, vni: int, wanted: Collection[Entry]) -> int:
         """Make the entries of a network *wanted*; see :meth:`Peers.reconcile`."""
@@ -143,7 +147,14 @@ class OvsPeers:
             (delete_flow(seen.table, seen.cookie) for seen in surplus),
         )
         self._networks[vni] = network
+        self._greet_new(network)
         return len(missing) + len(surplus)
+
+    def _greet_new(self, network: _Network) -> None:
+        if self._greet is not None and not network.hosts.keys() <= self._greeted:
+            for vtep in network.hosts.keys() - self._greeted:
+                self._greeted.add(vtep)
+                self._greet(vtep)
 
     def _is_strict(self, vni: int) -> bool:
         """Return whether hosts are held to their endpoints in a network; the network's own flow tells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.drivers.overlay_flows import NETWORKS
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Switch"]
 
 _ROWS: Final = OvsBridge | OvsPort
+_DISCARD: Final = 9  # RFC 863
 
 
 class Switch:
@@ -41,9 +43,17 @@ class Switch:
         directory: Where the sockets of the Open vSwitch are.
         instance: Hexadecimal id of the owner.
         index: Returns the ifindex of a link of the host's, None when there is none.
+        home: Calls a function in the host's network namespace.
     """
 
-    def __init__(self, directory: Path, instance: str, index: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        instance: str,
+        index: Callable[[str], int | None],
+        home: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self._home = home
         self.place = Place(directory)
         self._rows = Rows(instance, index)
         self._database = Database(self.place)
@@ -86,8 +96,24 @@ class Switch:
     def peers(self, bridge: str) -> OvsPeers:
         """Return what tells a bridge of endpoints on other hosts, on a connection of its own."""
         if bridge not in self._peers:
-            self._peers[bridge] = OvsPeers(Channel(self.place, bridge))
+            self._peers[bridge] = OvsPeers(Channel(self.place, bridge), self._greet)
         return self._peers[bridge]
+
+    def _greet(self, vtep: str) -> None:
+        """
+        Send a host a datagram that it drops, so that the switch hears where it is.
+
+        A switch in user space asks for a host's MAC when it has a packet for it, and loses that packet (Open
+        vSwitch, issue 253). It listens when the host's own kernel asks, too.
+        """
+
+        def send() -> None:
+            family = socket.AF_INET6 if ":" in vtep else socket.AF_INET
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
+                opened.setblocking(False)
+                opened.sendto(b"", (vtep, _DISCARD))
+
+        self._home(send)
 
     def watch(self, bridge: str, restarted: Callable[[], None]) -> SwitchWatch:
         """Call *restarted* whenever the switch was started anew and has no flows; the caller closes this."""
