@@ -238,11 +238,14 @@ class PeerTable:
     _claims: dict[Slot, dict[str, _Claim]] = attrs.field(factory=dict, init=False)
     _peers: dict[str, tuple[Peer, int]] = attrs.field(factory=dict, init=False)
     _vteps: Counter[str] = attrs.field(factory=Counter, init=False)
+    _vteps_now: frozenset[str] | None = attrs.field(default=None, init=False)
 
     @property
     def vteps(self) -> frozenset[str]:
-        """Where the other hosts are that have endpoints."""
-        return frozenset(self._vteps)
+        """Where the other hosts are that have endpoints: the same object until a host comes or goes."""
+        if self._vteps_now is None:
+            self._vteps_now = frozenset(self._vteps)
+        return self._vteps_now
 
     @property
     def peers(self) -> dict[str, tuple[Peer, int]]:
@@ -267,8 +270,8 @@ class PeerTable:
         """
         old = self._peers.pop(endpoint, None)
         wanted: dict[Slot, Entry] = {}
-        self._count(None if old is None else old[0], -1)
         self._count(peer, 1)
+        self._count(None if old is None else old[0], -1)
         if peer is not None:
             self._peers[endpoint] = (peer, revision)
             wanted = {entry.slot: entry for entry in self._entries(peer)}
@@ -296,9 +299,12 @@ class PeerTable:
 
     def _count(self, peer: Peer | None, change: int) -> None:
         if peer is not None and peer.host != self.host:
+            before = self._vteps[peer.vtep]
             self._vteps[peer.vtep] += change
             if not self._vteps[peer.vtep]:
                 del self._vteps[peer.vtep]
+            if not before or peer.vtep not in self._vteps:
+                self._vteps_now = None
 
     def _entries(self, peer: Peer) -> list[Entry]:
         """Return what an endpoint claims, were it on another host."""

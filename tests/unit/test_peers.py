@@ -115,3 +115,24 @@ def test_the_fake_keeps_entries_as_long_as_their_device() -> None:
     assert datapath.reconcile(7, {Reach(MACS[0], "192.0.2.9")}) == 3
     kernel.apply(diff(plan, Plan()))
     assert not datapath.entries(7)
+
+
+def test_where_the_others_are_is_worked_out_again_only_when_a_host_comes_or_goes() -> None:
+    """An agent asks at each event whether it is news, and of a network there may be very many hosts."""
+    table = PeerTable("here")
+    table.put("1", WEB, 1)
+    before = table.vteps
+    table.put("2", attrs.evolve(WEB, mac=MACS[1]), 2)
+    table.put("1", attrs.evolve(WEB, name="web"), 3)
+    table.put("2", None, 4)
+    table.put("1", attrs.evolve(WEB, addresses=["10.0.0.2"]), 5)
+    table.put("3", attrs.evolve(WEB, host="here", vtep=HOSTS["here"]), 6)
+    assert table.vteps is before
+    assert before == {"192.0.2.2"}
+    table.put("4", attrs.evolve(WEB, host="c", vtep=HOSTS["c"]), 7)
+    assert table.vteps == {"192.0.2.2", "192.0.2.3"}
+    table.put("1", attrs.evolve(WEB, host="c", vtep=HOSTS["c"]), 8)
+    assert table.vteps == {"192.0.2.3"}
+    table.put("1", None, 9)
+    table.put("4", None, 10)
+    assert table.vteps == frozenset()

@@ -215,7 +215,7 @@ class Worker:
     def _admit(self) -> None:
         members = {followed.vni: followed.table.vteps for followed in self._followed.values()}
         admit = getattr(self._peers, "admit", None)  # a switch may know by what it is told anyway
-        if admit is None or members == self._admitted:
+        if admit is None or _is_same(members, self._admitted):
             return
         try:
             admit(self._underlay.port, members)
@@ -378,6 +378,15 @@ class Worker:
         if wrong and not is_new:
             logger().info("VNI %d: %d entries were put right", followed.vni, wrong)
         followed.is_behind = False
+
+
+def _is_same(members: dict[int, frozenset[str]], others: dict[int, frozenset[str]] | None) -> bool:
+    """Return whether two say the same; this is asked at each event, and sets of many hosts are long."""
+    return (
+        others is not None
+        and members.keys() == others.keys()
+        and all(members[vni] is others[vni] or members[vni] == others[vni] for vni in members)
+    )
 
 
 def _put_local(followed: Followed, mine: Mapping[str, Peer]) -> list[Change]:
