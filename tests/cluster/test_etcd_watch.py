@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.cluster.follower import Follower
@@ -13,6 +13,7 @@ from tests.cluster.proxy import Fate, Proxy, Request
 
 from pynetwork.errors import StoreError
 from pynetwork.store import Change, Delete, EtcdStore, Put, Store
+from pynetwork.store.etcd_http import Stream
 from pynetwork.testing.cluster import etcd_cluster
 
 if TYPE_CHECKING:
@@ -100,6 +101,25 @@ class TestBrokenConnections:
             follower.wait_for("c", None)
             assert {change.revision for change in follower.changes} == {revision}
             assert len(follower.changes) == 3
+
+    def test_it_sleeps_until_something_happens_however_often_other_stores_are_polled(
+        self, writer: EtcdStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits: list[float] = []
+        read = Stream.read
+
+        def note(stream: Stream, timeout: float) -> dict[str, Any] | None:
+            waits.append(timeout)
+            return read(stream, timeout)
+
+        monkeypatch.setattr(Stream, "read", note)
+        changes = writer.watch("", writer.list("").revision, poll=0.001)
+        timer = threading.Timer(0.3, put, (writer, "a", "1"))
+        timer.start()
+        assert next(changes).key == "a"
+        timer.join()
+        assert min(waits) >= 0.05
+        changes.close()  # type: ignore[attr-defined]  # a generator
 
     def test_other_prefixes_are_not_told_of(self, watching: Callable[..., Store], writer: EtcdStore) -> None:
         with Follower(watching(), "n/") as follower:

@@ -32,6 +32,7 @@ __all__ = ["Watch"]
 _RANGE: Final = "/kv/range"
 _WATCH: Final = "/watch"
 _LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop
+_SHORTEST_WAIT: Final = 0.05  # changes are told of at once, whatever it is
 _BREATH: Final = 0.05  # seconds until another stream is opened for one that broke off
 _PAUSE: Final = 0.2  # seconds until the next try, when no member opened a stream
 
@@ -76,9 +77,9 @@ class Watch:
         self._is_failing = False
 
     def changes(self, stop: threading.Event, wait: float) -> Iterator[Change]:
-        """Yield the changes until *stop* is set, which is looked at every *wait* seconds, or more often."""
+        """Yield the changes until *stop* is set, which is looked at about every *wait* seconds."""
         self._begin()
-        wait = min(wait, _LONGEST_WAIT)
+        wait = max(_SHORTEST_WAIT, min(wait, _LONGEST_WAIT))
         while not stop.is_set():
             try:
                 self._is_confirmed = self._is_stale or self._is_due()

@@ -235,7 +235,8 @@ class Store(Protocol):
             prefix: The beginning of the keys to follow.
             since: The revision of the snapshot to keep up to date.
             poll: Seconds between two looks, for a store that is not told of changes.
-            stop: Once set, the iterator ends, within *poll* seconds.
+            stop: Once set, the iterator ends, within *poll* seconds; of a store that is told of changes,
+                within a twentieth of a second, or *poll* seconds.
 
         Raises:
             HistoryLostError: The history after *since* is gone. List anew, watch from there.
