@@ -252,6 +252,11 @@ class PeerTable:
         """The endpoints by id, each with the revision of its record."""
         return dict(self._peers)
 
+    def revision(self, endpoint: str) -> int | None:
+        """Return the revision of the record of an endpoint by its id, None when there is none."""
+        found = self._peers.get(endpoint)
+        return None if found is None else found[1]
+
     def entries(self) -> Iterator[Entry]:
         """Return all entries."""
         return (entry for claims in self._claims.values() if (entry := _winner(claims)) is not None)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pynetwork.peers import Peers, Reached, Underlay
     from pynetwork.specs import EndpointSpec
     from pynetwork.store import Change as StoreChange
-    from pynetwork.store import Lease
+    from pynetwork.store import Entry, Lease
 
 __all__ = ["Worker"]
 
@@ -331,25 +331,27 @@ class Worker:
     def _take_all(self, snapshot: Snapshot, networks: Collection[str]) -> None:
         """Take in all that is joined in *networks*."""
         stale = []
-        by_network: dict[str, dict[str, tuple[Peer, int]]] = {}
-        for entry in snapshot.entries:
+        there: dict[str, set[str]] = {}
+        news: dict[str, list[Entry]] = {}
+        own = f'"{self._ledger.host}"'
+        for entry in snapshot.entries:  # of all networks of the cluster: most are not read
             network, endpoint = peer_of(entry.key)
+            if own in entry.value and (network, endpoint) not in self._announced:
+                stale += [(network, endpoint)] if read(Peer, entry).host == self._ledger.host else []
             known = self._followed.get(network)
-            peer = read(Peer, entry)
-            if peer.host == self._ledger.host and (network, endpoint) not in self._announced:
-                stale.append((network, endpoint))
             if known is not None and known.since < snapshot.revision:
-                by_network.setdefault(network, {})[endpoint] = (peer, entry.revision)
+                there.setdefault(network, set()).add(endpoint)
+                if known.table.revision(endpoint) != entry.revision:
+                    news.setdefault(network, []).append(entry)
         for network in networks:
             followed = self._followed[network]
             if followed.since >= snapshot.revision:
                 continue
-            records = by_network.get(network, {})
-            gone = set(followed.table.peers) - set(records) - followed.local
-            for endpoint in gone:
+            for endpoint in set(followed.table.peers) - there.get(network, set()) - followed.local:
                 self._tell(followed, self._put(followed, endpoint, None, snapshot.revision))
-            for endpoint, (peer, revision) in records.items():
-                self._tell(followed, self._put(followed, endpoint, peer, revision))
+            for entry in news.get(network, ()):
+                peer = read(Peer, entry)
+                self._tell(followed, self._put(followed, peer_of(entry.key)[1], peer, entry.revision))
             followed.since = snapshot.revision
             self._names.replace(network, {key: peer for key, (peer, _) in followed.records.items()})
         if stale:

@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
+from pynetwork.cluster import layout
 from pynetwork.cluster.layout import write
 from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pynetwork import Endpoint
     from pynetwork.peers import Entry
+    from pynetwork.store import Entry as StoreEntry
 
 
 def expected(endpoint: Endpoint, host: str) -> set[Entry]:
@@ -364,6 +366,29 @@ def test_what_an_earlier_agent_announced_and_left_meanwhile_is_withdrawn(world: 
     world.host("h1", kernel=kernel, store=store, process="again", dead=("process of h1",))
     world.settle()
     assert b.entries("net") == set()
+
+
+def test_a_whole_look_reads_what_is_news_and_of_this_host_s_networks(
+    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    known = b.joined("net", "db")
+    world.settle()
+    world.store.transact([], [Put(f"eps/{'f' * 32}/other", "no record, and none of h1's business")])
+    new = b.joined("net", "new")
+    world.settle("h2")
+    read: list[str] = []
+
+    def note(cls: type[Peer], entry: StoreEntry) -> Peer:
+        read.append(entry.key)
+        return layout.read(cls, entry)
+
+    monkeypatch.setattr("pynetwork.cluster.worker.read", note)
+    a.worker.take(world.store.list("eps/"))
+    assert [key for key in read if known.id in key] == []
+    assert [key for key in read if new.id in key] == [layout.peer_key(new.network.id, new.id)]
+    assert {entry.mac for entry in a.entries("net") if isinstance(entry, Reach)} == {known.mac, new.mac}
 
 
 def test_a_host_that_has_another_address_than_before_is_reached_there(world: World) -> None:
