@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import sys
+import threading
 
 import attrs
 import pytest
@@ -136,3 +138,31 @@ def test_where_the_others_are_is_worked_out_again_only_when_a_host_comes_or_goes
     table.put("1", None, 9)
     table.put("4", None, 10)
     assert table.vteps == frozenset()
+
+
+def test_the_fake_is_told_of_peers_while_something_is_removed_from_its_host() -> None:
+    kernel = FakeKernel()
+    plan = Plan((Bridge(name="ov-7", mtu=1450), Vxlan(name="vx-7", vni=7, local="192.0.2.9", mtu=1450)))
+    kernel.apply(diff(Plan(), plan))
+    other = Plan((Bridge(name="other", mtu=1450),))
+
+    def tell() -> None:
+        for _ in range(3000):
+            kernel.peers().apply(7, Change(put=(Flood("192.0.2.1"),)))
+
+    def remove() -> None:
+        for _ in range(1500):
+            kernel.apply(diff(Plan(), other))
+            kernel.apply(diff(other, Plan()))
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (tell, remove)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(interval)
+    assert not any(thread.is_alive() for thread in threads), "they wait for each other"

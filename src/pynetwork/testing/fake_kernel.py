@@ -74,7 +74,7 @@ class FakeKernel:
         self._host = HostModel()
         self._ours: set[Key] = set()
         self._log: list[Step] = []
-        self._peers = FakePeers(self._has_vxlan)
+        self._peers = FakePeers(self._has_vxlan, self._lock)
         self.plant(*existing)
 
     def __repr__(self) -> str:

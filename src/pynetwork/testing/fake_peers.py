@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import threading
 from typing import TYPE_CHECKING
 
 from pynetwork.peers import Reached
 from pynetwork.testing._model import os_error
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from pynetwork.peers import Change, Entry, Slot
@@ -23,15 +23,16 @@ class FakePeers:
 
     Args:
         has_vxlan: Whether the host has a VXLAN device for a VNI; what is told of a network goes with it.
+        lock: Of the host, which has its own lock when it asks for what is here, and is asked from here.
 
     Attributes:
         members: VNI to the VTEPs that packets of a network are taken from.
         reached: What is found out of the way to hosts, by address; packets of the full size reach all others.
     """
 
-    def __init__(self, has_vxlan: Callable[[int], bool]) -> None:
+    def __init__(self, has_vxlan: Callable[[int], bool], lock: threading.RLock) -> None:
         self._has_vxlan = has_vxlan
-        self._lock = threading.RLock()
+        self._lock = lock
         self._entries: dict[int, dict[Slot, Entry]] = {}
         self.reached: dict[str, Reached] = {}
         self.members: dict[int, frozenset[str]] = {}
