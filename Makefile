@@ -41,6 +41,7 @@ bench: setup-tests ## measure, beside a C program that does the same work (root)
 	$(python) -m benchmarks.overlay
 	$(python) -m benchmarks.processes
 	$(python) -m benchmarks.etcd
+	$(python) -m benchmarks.thousand_hosts
 	$(python) -m benchmarks.ovs_flows
 
 clean: ## remove .venv, caches and what was built
