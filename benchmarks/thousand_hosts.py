@@ -4,7 +4,7 @@ Each host is a controller, with its agent and its etcd client; its kernel and da
 is measured is the cluster, and neither a kernel nor a wire. Processes with some hundred hosts each share the
 machine with one etcd, whose data is in memory. Container c of host h is in network (h + c) modulo
 ``--networks``: with one network everybody hears of everything, with as many as hosts a network is on as many
-hosts as a host has containers. Needs root, for a private host.
+hosts as a host has containers. Needs root, for a private host. What breaks first is in docs/performance.md.
 
     python -m benchmarks.thousand_hosts                     # 50 hosts with 10 containers each
     python -m benchmarks.thousand_hosts --hosts 1000 --containers 30 --processes 8 --json FILE
