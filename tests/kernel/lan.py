@@ -160,10 +160,14 @@ class Lab:
 
 @contextlib.contextmanager
 def laboratory(
-    firewall: str, *, directories: Sequence[str] = PRIVATE_DIRECTORIES, **arguments: Any
+    firewall: str,
+    *,
+    directories: Sequence[str] = PRIVATE_DIRECTORIES,
+    control_groups: bool = True,
+    **arguments: Any,
 ) -> Iterator[Lab]:
     """Return a private host with a LAN and a controller, all of whose is erased at the end."""
-    with private_host(directories) as host:
+    with private_host(directories, control_groups=control_groups) as host:
         lan = host.add_machine("lan", address=f"{LAN[4]}/24", host_address=f"{HOST[4]}/24")
         host.run(["ip", "address", "add", f"{HOST[6]}/64", "dev", "lan", "nodad"])
         lan.run(["ip", "address", "add", f"{LAN[6]}/64", "dev", lan.interface, "nodad"])

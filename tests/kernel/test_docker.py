@@ -141,7 +141,10 @@ def docker() -> Iterator[Docker]:
         if shutil.which(program) is None:
             cannot_run(f"{program} is missing")
     # Not tmp_path, which is too long for the sockets that containerd has in there.
-    with tempfile.TemporaryDirectory(prefix="docker-") as place, private_host(PRIVATE):
+    with (
+        tempfile.TemporaryDirectory(prefix="docker-") as place,
+        private_host(PRIVATE, control_groups=False),
+    ):
         docker = Docker(Path(place))
         try:
             docker.wait()

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from tests.kernel.conftest import DIRECTORY, INSTANCE
 
-from pynetwork.errors import InvalidValueError, UnavailableError
+from pynetwork.errors import InvalidValueError
 from pynetwork.kernel import LinuxKernel
 from pynetwork.kernel.explain import explained
 from pynetwork.kernel.netlink import NetlinkError
@@ -133,8 +133,8 @@ def test_an_adopted_namespace_that_is_lost_says_so(kernel: LinuxKernel) -> None:
     netns = Netns(path=PATH, adopted="/proc/1/nothing")
     with pytest.raises(StepFailedError) as caught:
         create(kernel, netns, replay=True)
-    assert isinstance(caught.value.__cause__, UnavailableError)
-    assert "cannot be adopted again" in str(caught.value.__cause__)
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+    assert "there is no namespace /proc/1/nothing, or no longer" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("source", ["/proc/self/ns/mnt", "/etc/hostname", "/nothing"])

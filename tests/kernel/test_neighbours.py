@@ -77,7 +77,7 @@ def carry_out(lab: Lab, commands: Sequence[str]) -> None:
 @pytest.fixture(params=FIREWALLS)
 def beside_firewalld(request: pytest.FixtureRequest) -> Iterator[Lab]:
     directories = [*PRIVATE_DIRECTORIES, "/run/dbus", "/run/firewalld", "/etc/firewalld"]
-    with laboratory(request.param, directories=directories) as lab:
+    with laboratory(request.param, directories=directories, control_groups=False) as lab:
         bus = Path("/run/dbus/bus.conf")
         bus.write_text(_BUS)
         daemon = ["dbus-daemon", "--nofork", "--nopidfile", "--config-file", str(bus)]
@@ -156,7 +156,7 @@ class Docker:
 def beside_docker(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Docker]]:
     directories = [*PRIVATE_DIRECTORIES, str(_DOCKER), "/etc/docker"]
     before = set(_CGROUPS.glob("*/docker"))
-    with laboratory(request.param, directories=directories) as lab:
+    with laboratory(request.param, directories=directories, control_groups=False) as lab:
         lab.host.run(
             ["sysctl", "-qw", "net.ipv4.ip_forward=0"]
         )  # or Docker thinks that somebody wants to forward

@@ -132,7 +132,9 @@ class PrivateHost:
 
 
 @contextlib.contextmanager
-def private_host(directories: Sequence[str] = PRIVATE_DIRECTORIES) -> Iterator[PrivateHost]:
+def private_host(
+    directories: Sequence[str] = PRIVATE_DIRECTORIES, *, control_groups: bool = True
+) -> Iterator[PrivateHost]:
     """
     Put the current thread on a private host for the ``with`` block.
 
@@ -142,6 +144,8 @@ def private_host(directories: Sequence[str] = PRIVATE_DIRECTORIES) -> Iterator[P
     Args:
         directories: What is an empty file system in memory, made when missing and then removed:
             by default ``/run/pynetwork``, ``/var/lib/pynetwork`` and ``/run/netns``.
+        control_groups: False leaves the machine's own, for runtimes that cannot do with a part of them,
+            such as runc on version 1.
 
     Raises:
         LeakError: At the end, interfaces or pinned namespaces were left. When the block ends with an
@@ -152,7 +156,7 @@ def private_host(directories: Sequence[str] = PRIVATE_DIRECTORIES) -> Iterator[P
         paths = [Path(directory) for directory in directories]
         for parent in dict.fromkeys(path.parent for path in paths):
             stack.enter_context(_made(parent, [path for path in paths if path.parent == parent]))
-        groups = stack.enter_context(_groups())
+        groups = stack.enter_context(_groups()) if control_groups else {}
         stack.enter_context(_namespaces())
         for source, target in groups.items():
             syscalls.mount(source, target, "none", syscalls.MS_BIND)
