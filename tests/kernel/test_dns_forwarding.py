@@ -219,6 +219,9 @@ def test_ids_and_ports_cannot_be_guessed(sandbox: Sandbox) -> None:
         assert len({port for _, _, port, _ in server.queries}) > 55
 
 
+ALONE = 7777
+
+
 def test_a_question_that_is_repeated_or_shared_is_asked_once(sandbox: Sandbox) -> None:
     """Many copies under way would be as many chances for a forger."""
     release = threading.Event()
@@ -238,6 +241,9 @@ def test_a_question_that_is_repeated_or_shared_is_asked_once(sandbox: Sandbox) -
                     asker.send(query)
             while not server.queries:
                 time.sleep(0.01)
+            # In the order they came: what is answered at once tells that all of them were taken in.
+            askers[0].send(dns.message.make_query("box", "A", id=ALONE).to_wire())
+            assert dns.message.from_wire(askers[0].recv(4096)).id == ALONE
             release.set()
             for number, asker in enumerate(askers):
                 reply = dns.message.from_wire(asker.recv(4096))
