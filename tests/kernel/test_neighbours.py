@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.conftest import cannot_run
 from tests.kernel.lan import FIREWALLS, HOST, LAN, check, everywhere, laboratory
 
 from pynetwork.testing.hosts import PRIVATE_DIRECTORIES
@@ -154,6 +155,9 @@ class Docker:
 
 @pytest.fixture(params=FIREWALLS)
 def beside_docker(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Docker]]:
+    for program in ("dockerd", "docker", "containerd"):
+        if shutil.which(program) is None:
+            cannot_run(f"{program} is missing")
     directories = [*PRIVATE_DIRECTORIES, str(_DOCKER), "/etc/docker"]
     before = set(_CGROUPS.glob("*/docker"))
     with laboratory(request.param, directories=directories, control_groups=False) as lab:
@@ -186,7 +190,6 @@ def theirs(lab: Lab) -> list[str]:
 
 
 @pytest.mark.root
-@needs("dockerd", "docker", "containerd")
 def test_docker_and_we_live_side_by_side(beside_docker: tuple[Lab, Docker]) -> None:
     """Its policy of dropping what is forwarded is explained; none of its rules is touched."""
     lab, docker = beside_docker

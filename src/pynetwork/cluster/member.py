@@ -105,9 +105,3 @@ class Member:
         none: list[Compare] = []
         for start in range(0, len(operations), _TOGETHER):
             self._store.transact(none, operations[start : start + _TOGETHER])
-
-    def withdraw(self) -> None:
-        """Be there no more, at once: what was announced is gone."""
-        if self.lease is not None:
-            self._store.revoke(self.lease)
-            self.lease = None

@@ -22,7 +22,6 @@ __all__ = [
     "bridge",
     "bridge_port",
     "delete_group",
-    "delete_link",
     "get_link",
     "neighbour",
     "no_autoconf",
@@ -251,11 +250,6 @@ def bridge_port(name: str, *, isolated: bool, hairpin: bool) -> Message:
     flags = attribute(IFLA_BRPORT_ISOLATED, bytes([isolated])) + attribute(IFLA_BRPORT_MODE, bytes([hairpin]))
     of = nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, flags))
     return Message(RTM_NEWLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name) + of)
-
-
-def delete_link(name: str) -> Message:
-    """Return the deletion of a link; it takes as long as an RCU grace period."""
-    return Message(RTM_DELLINK, 0, IFINFO.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, name))
 
 
 def delete_group(group: int) -> Message:
