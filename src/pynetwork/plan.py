@@ -7,7 +7,7 @@ round, so none is ever written by hand.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pynetwork.resources import Effect, Key
 
 __all__ = ["Plan", "Step", "StepFailedError", "Steps", "Verb", "conflict", "diff", "merge", "progress"]
+
+_FEW_LINES: Final = 16
 
 
 class Plan(tuple[Resource, ...]):
@@ -79,7 +81,10 @@ class Step:
         return self.resource.effects_of_delete() if self.verb is Verb.DELETE else self.resource.effects()
 
     def __str__(self) -> str:
-        return "; ".join(self.render()) or f"{self.verb} {self.resource}"
+        lines = self.render()
+        if len(lines) > _FEW_LINES:  # a whole ruleset, which nobody wants in a message
+            lines = (*lines[:2], f"... {len(lines) - 2} more lines")
+        return "; ".join(lines) or f"{self.verb} {self.resource}"
 
 
 class Steps(tuple[Step, ...]):

@@ -18,6 +18,7 @@ from pynetwork.resources import (
     Netns,
     Resource,
     Route,
+    Ruleset,
     Sysctl,
     Veth,
 )
@@ -71,6 +72,11 @@ class TestStep:
     def test_is_its_lines(self) -> None:
         assert str(Step(Verb.CREATE, UP)) == f"nsenter --net={PATH} ip link set eth0 up"
         assert str(Step(Verb.DELETE, NETNS)) == f"umount --lazy {PATH}; rm {PATH}"
+
+    def test_of_a_whole_ruleset_is_told_in_a_line(self) -> None:
+        step = Step(Verb.CREATE, Ruleset())
+        count = len(step.render()) - 2
+        assert str(step) == f"nft -f - <<END; create table inet pynetwork; ... {count} more lines"
 
     def test_is_named_where_there_are_no_lines(self) -> None:
         assert str(Step(Verb.DELETE, FORWARD)).startswith("delete Sysctl(")
