@@ -8,7 +8,7 @@ from pynetwork.allocation import Allocations
 from pynetwork.core import Core
 from pynetwork.drivers import BridgeDriver, HostDriver, NullDriver, Registry
 from pynetwork.engine import Engine, Journal, Mirror, World
-from pynetwork.errors import StoreError, UnavailableError
+from pynetwork.errors import ConflictError, StoreError, UnavailableError
 from pynetwork.ipam import DefaultIpam, NullIpam, ula_prefix
 from pynetwork.records import AnyDriver, Records, make_options
 from pynetwork.store import Absent, Put, Unchanged
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.store import Store
 
-__all__ = ["assemble", "firewall_of", "instance_of", "rebooted"]
+__all__ = ["assemble", "check_run_dir", "firewall_of", "instance_of", "rebooted"]
 
 
 def instance_of(store: Store, surroundings: Surroundings) -> str:
@@ -35,6 +35,24 @@ def instance_of(store: Store, surroundings: Surroundings) -> str:
         msg = f"record meta/instance holds {entry.value!r}, which is no instance id"
         raise StoreError(msg)
     return entry.value
+
+
+def check_run_dir(store: Store, run_dir: Path) -> None:
+    """
+    Check that all processes of an instance have one run directory, choosing it on first use.
+
+    Namespaces, files and the place where processes agree who serves names are in it: with two of them an
+    instance would be in two minds.
+
+    Raises:
+        ConflictError: The instance has another.
+    """
+    wanted = str(run_dir.absolute())
+    while (entry := store.get("meta/run_dir")) is None:
+        store.transact([Absent("meta/run_dir")], [Put("meta/run_dir", wanted)])
+    if entry.value != wanted:
+        msg = f"invalid run_dir {wanted}: what is recorded in this state directory is in {entry.value}"
+        raise ConflictError(msg)
 
 
 def rebooted(store: Store, boot: str) -> bool:

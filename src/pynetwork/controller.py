@@ -74,7 +74,7 @@ class Controller:
         surroundings: What is random, clocked or read from the host; for tests.
 
     Raises:
-        ConflictError: Another host of the cluster has the name of this one.
+        ConflictError: Another host of the cluster has its name, or the instance another *run_dir*.
         StoreError: The state directory cannot be read or written.
         UnavailableError: This is no Linux, or a privilege is missing.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from pynetwork.assembly import assemble, firewall_of, instance_of, rebooted
+from pynetwork.assembly import assemble, check_run_dir, firewall_of, instance_of, rebooted
 from pynetwork.dns.place import Place
 from pynetwork.engine import reconcile
 from pynetwork.engine.journal import HISTORY, REMEMBERED
@@ -84,6 +84,7 @@ class Opening:
                 self.state_dir, history=HISTORY, remembered=REMEMBERED, clock=self.surroundings.clock
             )
             stack.callback(store.close)
+            check_run_dir(store, self.run_dir)
         instance = instance_of(store, self.surroundings)
         place = Place(self.run_dir / "dns", instance)
         if isinstance(store, SqliteStore) and store is not self.store:

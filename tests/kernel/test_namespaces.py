@@ -344,3 +344,9 @@ def test_settings_of_the_host_are_written_on_the_host_from_wherever(host: Privat
             assert sysctl.read(name) == "2"
         finally:
             fresh.close()
+
+
+def test_a_pipe_is_no_namespace_and_nobody_waits_at_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidValueError, match="is no network namespace"):
+        open_namespace(str(tmp_path / "pipe"))

@@ -303,7 +303,8 @@ def open_namespace(path: str) -> int:
         InvalidValueError: It is no network namespace.
         OSError: It cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    # Nobody waits at a pipe that is taken for a namespace.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         is_network = fcntl.ioctl(descriptor, _NS_GET_NSTYPE) == syscalls.CLONE_NEWNET
     except OSError:  # ENOTTY: no namespace at all
