@@ -321,12 +321,11 @@ class Directory:
 
     def _put_sandbox(self, identity: str, spec: SandboxSpec | None) -> None:
         inmate = self._inmate(identity)
-        if spec is None:
-            inmate.netns = None
-            if not inmate.endpoints:
-                self.inmates.pop(identity, None)
-            return
-        inmate.netns, inmate.servers = spec.netns if spec.attached else None, spec.dns
+        inmate.netns, inmate.servers = None, ()
+        if spec is not None:
+            inmate.netns, inmate.servers = spec.netns if spec.attached else None, spec.dns
+        elif not inmate.endpoints:
+            self.inmates.pop(identity, None)
         inmate.forget()
 
     def _inmate(self, identity: str) -> Inmate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pynetwork.dns import codec
@@ -93,6 +93,13 @@ def known(directory: Directory) -> dict[object, object]:
     return found
 
 
+@example(
+    [
+        (_sandbox("s", ("9.9.9.9",)), False, False),
+        (_endpoint("a", "s", "x", link=False, last=1, priority=0), False, False),
+        (_sandbox("s", ()), True, False),
+    ]
+)
 @settings(max_examples=150)
 @given(st.lists(st.tuples(PUTS, st.booleans(), st.booleans()), max_size=30))
 def test_what_is_known_does_not_depend_on_the_way(
