@@ -17,12 +17,17 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 pytest.register_assert_rewrite("tests.store_contract", "tests.store_model")
+
+# No test is about time: a machine may be slow.
+hypothesis.settings.register_profile("untimed", hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 CLONE_NEWNET = 0x40000000
 STATE_DIRECTORIES = (Path("/run/pynetwork"), Path("/var/lib/pynetwork"))
