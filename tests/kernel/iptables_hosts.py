@@ -6,7 +6,7 @@ import itertools
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pynetwork.kernel.iptables import IptablesFirewall
+from pynetwork.kernel.iptables.firewall import IptablesFirewall
 from pynetwork.kernel.netns import Namespaces
 from pynetwork.plan import Plan, Step, Verb, diff
 from pynetwork.resources import (

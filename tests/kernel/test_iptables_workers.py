@@ -40,7 +40,7 @@ pytestmark = pytest.mark.root
 
 
 def publish(instance: str, start: str) -> None:
-    from pynetwork.kernel.iptables import IptablesFirewall
+    from pynetwork.kernel.iptables.firewall import IptablesFirewall
     from pynetwork.kernel.netns import Namespaces
     from pynetwork.plan import Plan, diff
     from pynetwork.resources import PublishedPort, Ruleset
@@ -109,6 +109,20 @@ def test_workers_are_started_when_needed_and_leave_no_zombie() -> None:
             made.remove()
             made.close()
         assert workers_of(os.getpid()) == before
+
+
+def test_a_worker_starts_no_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Which ``ctypes`` does in search of a library, half a second each time."""
+    started = tmp_path / "started"
+    for name in ("gcc", "cc", "ld"):
+        tool = tmp_path / name
+        tool.write_text(f"#!/bin/sh\necho {name} >> {started}\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with private_host(), firewall() as made:
+        create(made, Ruleset())
+        made.remove()
+    assert not started.exists()
 
 
 def test_a_worker_that_was_killed_is_replaced() -> None:

@@ -173,7 +173,7 @@ def open_firewall(name: str, instance: str, home: Callable[[Callable[[], object]
         from pynetwork.kernel.nftables import NftablesFirewall
 
         return NftablesFirewall(instance, home)
-    from pynetwork.kernel.iptables import IptablesFirewall
+    from pynetwork.kernel.iptables.firewall import IptablesFirewall
 
     return IptablesFirewall(instance, home)
 

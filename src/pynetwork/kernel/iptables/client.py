@@ -124,7 +124,12 @@ class Worker:
         code = ("-W", "ignore", "-m", "pynetwork.kernel.iptables.worker")
         command = [sys.executable, *code, str(self._version), str(os.getpid())]
         path = [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100 - "" is this directory
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+        # python-iptables imports distutils, for which setuptools, if it is there, has a slow substitute.
+        environment = {
+            "SETUPTOOLS_USE_DISTUTILS": "stdlib",
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+        }
         self._messages = os.memfd_create("pynetwork-iptables")
 
         def start() -> None:

@@ -11,6 +11,8 @@ import os
 import select
 import signal
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pynetwork.kernel.iptables import wire
@@ -32,7 +34,20 @@ def _take_descriptors() -> tuple[int, int]:
     return source, sink
 
 
+def _ease_search() -> None:
+    """
+    Tell python-iptables where its own library is: beside it.
+
+    Else it asks for it under names that do not exist, for each of which ``ctypes`` runs ldconfig, a
+    compiler and a linker, where there are any; that takes longer than all else a worker does at first.
+    """
+    found = find_spec("iptc")
+    if found is not None and found.origin is not None:
+        os.environ.setdefault("IPTABLES_LIBDIR", str(Path(found.origin).parents[1]))
+
+
 def _load(version: int) -> Tables:
+    _ease_search()
     try:
         import iptc
     except ImportError as error:
