@@ -1,15 +1,22 @@
-"""What the tests of overlay networks share: endpoints in sandboxes, pings, patience."""
+"""What the tests of overlay networks share: endpoints in sandboxes, pings, patience, agents as processes."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import attrs
+
+from pynetwork.testing.cluster import SwitchedHost
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from pynetwork import Sandbox
     from pynetwork.testing.cluster import LinuxHost
@@ -27,18 +34,20 @@ def eventually(condition: Callable[[], object]) -> bool:
     return True
 
 
-def joined(host: LinuxHost, network: str, name: str, number: int) -> Sandbox:
+def joined(host: LinuxHost, network: str, name: str, number: int, mac: str | None = None) -> Sandbox:
     """Put an endpoint with a given address into a sandbox of its own."""
     addresses = [f"10.1.0.{number}", f"fd01::{number:x}"]
-    endpoint = host.controller.networks[network].create_endpoint(name, addresses=addresses)
-    sandbox = host.controller.new_sandbox(f"{network}-{name}")
-    endpoint.join(sandbox)
+    with host.entered():  # connections to the store are of this host
+        endpoint = host.controller.networks[network].create_endpoint(name, addresses=addresses, mac=mac)
+        sandbox = host.controller.new_sandbox(f"{network}-{name}")
+        endpoint.join(sandbox)
     return sandbox
 
 
 def knows(host: LinuxHost, network: str, count: int) -> bool:
     """Tell whether the host has been told of *count* endpoints of others."""
-    peers = host.controller.networks[network].peers
+    with host.entered():
+        peers = host.controller.networks[network].peers
     return sum(len(p.endpoints) for p in peers) == count and all(p.installed == p.revision for p in peers)
 
 
@@ -50,37 +59,52 @@ def ping(sandbox: Sandbox, address: str, *options: str, count: int = 1) -> int:
     return int(found[1]) if found else 0
 
 
-class Pinging:
-    """
-    A ping every 20 ms, as long as the block lasts.
+AGENT = """
+from pynetwork import EtcdCluster
 
-    Attributes:
-        sent: How many there were, once the block is over.
-        lost: How many of them were not answered.
-    """
-
-    sent = 0
-    lost = 0
-
-    def __repr__(self) -> str:
-        return f"{self.lost} of {self.sent} lost, {self.lost * 20} ms"
+cluster = EtcdCluster({endpoints!r}, host={host!r}, vtep={vtep!r}, ttl={ttl}, datapath={datapath!r})
+"""
 
 
 @contextmanager
-def pinging(sandbox: Sandbox, address: str) -> Iterator[Pinging]:
-    """Ping *address* from a sandbox all the time."""
-    found = Pinging()
-    process = sandbox.popen(["ping", "-i", "0.02", "-W", "1", address], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        assert "PING" in process.stdout.readline()
-        yield found
-        process.send_signal(2)  # SIGINT: says how many there were
-        output, _ = process.communicate(timeout=30)
-        numbers = re.search(r"(\d+) packets transmitted, (\d+) received", output)
-        assert numbers, output
-        found.sent = int(numbers[1])
-        found.lost = found.sent - int(numbers[2])
-    finally:
-        process.kill()
-        process.communicate()
+def agent(
+    host: LinuxHost, endpoints: Sequence[str], directory: Path
+) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Have a host followed by processes of their own, one after the other; yields what starts the next."""
+    text = AGENT.format(
+        endpoints=list(endpoints),
+        host=host.name,
+        vtep=host.vtep,
+        ttl=host.cluster.ttl,
+        datapath=host.cluster.datapath,
+    )
+    (directory / "followed.py").write_text(text, encoding="utf-8")
+    places = ["--state-dir", f"/var/lib/pynetwork/{host.name}", "--run-dir", f"/run/pynetwork/{host.name}"]
+    environment = dict(os.environ)
+    if isinstance(host, SwitchedHost):
+        environment["OVS_RUNDIR"] = str(host.switch.directory)
+    with ExitStack() as stack:
+
+        def start() -> subprocess.Popen[str]:
+            with host.entered():
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "pynetwork.agent", "--cluster", "followed:cluster", *places],
+                    cwd=directory,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                )
+            stack.callback(process.communicate, timeout=20)
+            stack.callback(process.terminate)
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"host {host.name} is followed\n"
+            return process
+
+        with_agent = host.cluster
+        host.close()
+        host.cluster = attrs.evolve(with_agent, agent=False)
+        try:
+            yield start
+        finally:
+            host.close()
+            host.cluster = with_agent

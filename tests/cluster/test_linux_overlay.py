@@ -12,11 +12,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping, pinging
+from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping
 
 from pynetwork import ApplyError, MemoryStore
 from pynetwork.testing import private_host
-from pynetwork.testing.cluster import linux_cluster
+from pynetwork.testing.cluster import linux_cluster, pinging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

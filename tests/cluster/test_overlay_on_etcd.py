@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import attrs
 import pytest
 from tests.cluster.conftest import check_can_run
-from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping, pinging
+from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping
 
 from pynetwork import EtcdStore, NotFoundError, StoreError
 from pynetwork.testing import private_host
-from pynetwork.testing.cluster import etcd_cluster, linux_cluster
+from pynetwork.testing.cluster import etcd_cluster, linux_cluster, pinging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

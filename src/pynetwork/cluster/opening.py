@@ -156,18 +156,18 @@ class ClusterOpening:
                 logger().warning("network %r cannot be had on this host as it is now: %s", spec.name, error)
 
     def _watch(self, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> None:
-        """Have all of ours put back when a switch loses it, as one does that is started anew."""
+        """Have all of ours put back when a switch loses it, started anew or given a controller."""
         switch = getattr(kernel, "switch", None)
         if switch is None or not isinstance(self.datapath, OvsDatapath):
             return
 
-        def restarted() -> None:
+        def emptied() -> None:
             try:
-                logger().info("Open vSwitch was started anew: %s", repair())
+                logger().info("Open vSwitch had lost all flows: %s", repair())
             except PynetworkError as error:
-                logger().warning("Open vSwitch was started anew, and not all is as before: %s", error)
+                logger().warning("Open vSwitch has lost all flows, and not all is as before: %s", error)
 
-        stack.callback(switch().watch(self.datapath.bridge, restarted).close)
+        stack.callback(switch().watch(self.datapath.bridge, emptied).close)
 
 
 def _replan(core: Core, identity: str, draft: Draft) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from pynetwork.errors import PynetworkError, UnavailableError
@@ -101,21 +102,22 @@ class Channel:
         """
         self._call(self._barrier)
 
-    def wait_for_end(self, wake: int) -> bool:
+    def wait_for_end(self, wake: int, seconds: float | None = None) -> bool:
         """
-        Wait until the connection breaks, because the switch ends; return False when *wake* is readable first.
+        Wait until the connection breaks, because the switch ends, and return True.
 
-        The connection should be one of its own.
+        Return False when *wake* is readable first, or *seconds* have passed. The connection should be one of
+        its own.
 
         Raises:
             UnavailableError: The bridge does not answer.
         """
         with self._lock:
             opened = self._connected()
+            deadline = None if seconds is None else time.monotonic() + seconds
             try:
-                while wake not in (ready := _readable(opened.fileno(), wake)):
-                    if opened.fileno() in ready:
-                        self._receive()
+                while opened.fileno() in _ready_first(opened.fileno(), wake, deadline):
+                    self._receive()
             except _LostError:
                 self._disconnect()
                 return True
@@ -298,6 +300,13 @@ def _parts(changes: Iterable[bytes]) -> Iterator[bytes]:
             yield b"".join(part)
             part, size = [], 0
     yield b"".join(part)
+
+
+def _ready_first(descriptor: int, wake: int, deadline: float | None) -> set[int]:
+    """Wait until one of both is readable, or it is too late; return *descriptor* alone, or nothing."""
+    left = None if deadline is None else max(0, round(1000 * (deadline - time.monotonic())))
+    ready = _readable(descriptor, wake, milliseconds=left)
+    return set() if wake in ready else ready
 
 
 def _readable(*descriptors: int, milliseconds: int | None = None) -> set[int]:

@@ -7,10 +7,13 @@ taken another's place.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import socket
 from collections import Counter
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -24,19 +27,21 @@ from pynetwork.drivers.overlay_flows import (
 )
 from pynetwork.errors import UnavailableError
 from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
+from pynetwork.kernel.probe import probe
 from pynetwork.peers import Flood, Reach, Resolve
 from pynetwork.resources.ovs import PLANNED, REMOTE, flow_cookie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from pynetwork.drivers.overlay_flows import FlowText
     from pynetwork.kernel.ovs.channel import Channel
-    from pynetwork.peers import Change, Entry, Slot
+    from pynetwork.peers import Change, Entry, Reached, Slot
 
 __all__ = ["OvsPeers"]
 
 _AT_ONCE: Final = 20_000  # flows in a bundle, which the switch holds twice
+_DISCARD: Final = 9  # RFC 863
 
 
 @attrs.define
@@ -87,18 +92,23 @@ class OvsPeers:
 
     Args:
         channel: Connection to the bridge.
-        greet: Called with the VTEP of a host that is new.
+        home: Calls a function in the host's own namespace, and returns what that does. Without it, hosts
+            that are new are not greeted, and none can be probed.
     """
 
-    def __init__(self, channel: Channel, greet: Callable[[str], None] | None = None) -> None:
+    def __init__(self, channel: Channel, home: Callable[[Callable[[], Any]], Any] | None = None) -> None:
         self._channel = channel
-        self._greet = greet
+        self._home = home
         self._greeted: set[str] = set()
         self._networks: dict[int, _Network] = {}
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
         self._channel.close()
+
+    def probe(self, targets: Iterable[str], size: int) -> Mapping[str, Reached]:
+        """Return whether packets of *size* bytes, with their IP header, reach the hosts *targets*."""
+        return {} if self._home is None else probe(targets, size, self._home)
 
     def apply(self, vni: int, change: Change) -> None:
         """Put what is new in place and drop what is gone, all at once; see :meth:`Peers.apply`."""
@@ -151,10 +161,10 @@ class OvsPeers:
         return len(missing) + len(surplus)
 
     def _greet_new(self, network: _Network) -> None:
-        if self._greet is not None and not network.hosts.keys() <= self._greeted:
+        if self._home is not None and not network.hosts.keys() <= self._greeted:
             for vtep in network.hosts.keys() - self._greeted:
                 self._greeted.add(vtep)
-                self._greet(vtep)
+                self._home(partial(_greet, vtep))
 
     def _is_strict(self, vni: int) -> bool:
         """Return whether hosts are held to their endpoints in a network; the network's own flow tells."""
@@ -182,3 +192,16 @@ class OvsPeers:
 
 def _cookie(text: FlowText, owner: int = REMOTE) -> int:
     return flow_cookie(owner, *text)
+
+
+def _greet(vtep: str) -> None:
+    """
+    Send a host a datagram that it drops, so that the switch hears where it is.
+
+    A switch in user space asks for a host's MAC when it has a packet for it, and loses that packet (Open
+    vSwitch, issue 253). It listens when the host's own kernel asks, too.
+    """
+    family = socket.AF_INET6 if ":" in vtep else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
+        opened.setblocking(False)
+        opened.sendto(b"", (vtep, _DISCARD))

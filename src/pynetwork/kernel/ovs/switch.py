@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import PynetworkError, UnavailableError
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Switch"]
 
 _ROWS: Final = OvsBridge | OvsPort
-_DISCARD: Final = 9  # RFC 863
 
 
 class Switch:
@@ -43,7 +41,7 @@ class Switch:
         directory: Where the sockets of the Open vSwitch are.
         instance: Hexadecimal id of the owner.
         index: Returns the ifindex of a link of the host's, None when there is none.
-        home: Calls a function in the host's network namespace.
+        home: Calls a function in the host's network namespace, and returns what that does.
     """
 
     def __init__(
@@ -51,7 +49,7 @@ class Switch:
         directory: Path,
         instance: str,
         index: Callable[[str], int | None],
-        home: Callable[[Callable[[], None]], None],
+        home: Callable[[Callable[[], Any]], Any],
     ) -> None:
         self._home = home
         self.place = Place(directory)
@@ -96,28 +94,12 @@ class Switch:
     def peers(self, bridge: str) -> OvsPeers:
         """Return what tells a bridge of endpoints on other hosts, on a connection of its own."""
         if bridge not in self._peers:
-            self._peers[bridge] = OvsPeers(Channel(self.place, bridge), self._greet)
+            self._peers[bridge] = OvsPeers(Channel(self.place, bridge), self._home)
         return self._peers[bridge]
 
-    def _greet(self, vtep: str) -> None:
-        """
-        Send a host a datagram that it drops, so that the switch hears where it is.
-
-        A switch in user space asks for a host's MAC when it has a packet for it, and loses that packet (Open
-        vSwitch, issue 253). It listens when the host's own kernel asks, too.
-        """
-
-        def send() -> None:
-            family = socket.AF_INET6 if ":" in vtep else socket.AF_INET
-            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
-                opened.setblocking(False)
-                opened.sendto(b"", (vtep, _DISCARD))
-
-        self._home(send)
-
-    def watch(self, bridge: str, restarted: Callable[[], None]) -> SwitchWatch:
-        """Call *restarted* whenever the switch was started anew and has no flows; the caller closes this."""
-        return SwitchWatch(Channel(self.place, bridge), restarted)
+    def watch(self, bridge: str, emptied: Callable[[], None]) -> SwitchWatch:
+        """Call *emptied* whenever a bridge has lost its flows; the caller closes what this returns."""
+        return SwitchWatch(Channel(self.place, bridge), emptied)
 
     def kind(self, link: str) -> str:
         """

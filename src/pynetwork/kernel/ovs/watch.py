@@ -1,4 +1,8 @@
-"""Noticing that a switch was started anew: it has no flows then, and nothing passes until they are back."""
+"""Noticing that a bridge has lost its flows: nothing passes until they are back.
+
+They are gone when the switch was started anew, and when somebody has added the first controller or removed
+the last one (ofproto/connmgr.c). A start ends a connection at once; of a controller nothing is said.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import PynetworkError
+from pynetwork.resources.ovs import PLANNED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,22 +25,27 @@ __all__ = ["SwitchWatch"]
 _PAUSE_SECONDS: Final = 0.02  # between looks for a switch that is away
 _LONG_PAUSE_SECONDS: Final = 1.0  # when it has been for a while, or there is no bridge yet
 _SHORT_PAUSES: Final = 500
+_LOOK_SECONDS: Final = (
+    0.5  # between looks at one table, which has a flow of ours as long as there is the bridge
+)
+_MOST_LOOK_SECONDS: Final = 60.0  # when somebody takes them away again and again
 
 
 class SwitchWatch:
     """
-    Waits, in a thread of its own, on an idle connection that ends with the switch.
+    Waits, in a thread of its own, on a connection that ends with the switch.
 
     Args:
         channel: Connection to the bridge, used for nothing else; closed with this.
-        restarted: Called in that thread when the switch is there again.
+        emptied: Called in that thread when the bridge is there, and has no flows any more.
     """
 
-    def __init__(self, channel: Channel, restarted: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, emptied: Callable[[], None]) -> None:
         self._channel = channel
-        self._restarted = restarted
+        self._emptied = emptied
         self._ending = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._had_flows = False
         self._was_there = self._is_there()
         self._thread = threading.Thread(target=self._work, name="pynetwork-ovs-watch", daemon=True)
         self._thread.start()
@@ -50,10 +61,13 @@ class SwitchWatch:
 
     def _is_there(self) -> bool:
         try:
-            self._channel.check()
+            self._had_flows = self._has_flows()
         except PynetworkError:
             return False
         return True
+
+    def _has_flows(self) -> bool:
+        return bool(self._channel.flows(PLANNED, table=NETWORKS))
 
     def _work(self) -> None:
         is_there = was_there = self._was_there
@@ -61,13 +75,27 @@ class SwitchWatch:
         while not self._ending.is_set():
             if is_there:
                 with contextlib.suppress(PynetworkError):  # gone already
-                    self._channel.wait_for_end(self._wake)
+                    self._look_until_it_ends()
                 is_there, tries = False, 0
             elif self._is_there():
                 if was_there:
-                    self._restarted()
+                    self._emptied()
                 is_there = was_there = True
             else:
                 tries += 1
                 is_long = not was_there or tries > _SHORT_PAUSES
                 self._ending.wait(_LONG_PAUSE_SECONDS if is_long else _PAUSE_SECONDS)
+
+    def _look_until_it_ends(self) -> None:
+        """Wait until the switch, or this, ends; meanwhile see to it that the bridge has flows."""
+        seconds = _LOOK_SECONDS
+        while not self._channel.wait_for_end(self._wake, seconds):
+            if self._ending.is_set():
+                return
+            has_flows = self._has_flows()
+            if has_flows:
+                seconds = _LOOK_SECONDS
+            elif self._had_flows:
+                self._emptied()
+                has_flows, seconds = True, min(2 * seconds, _MOST_LOOK_SECONDS)
+            self._had_flows = has_flows

@@ -15,16 +15,18 @@ from pynetwork.cluster import Cluster
 from pynetwork.controller import Controller
 from pynetwork.kernel.netns import entered
 from pynetwork.store import MemoryStore
+from pynetwork.testing.cluster.underlay import UNDERLAY, underlay
 from pynetwork.testing.hosts import HostNamespace, PrivateHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from ipaddress import IPv4Network, IPv6Network
 
+    from pynetwork.kernel.port import Kernel
     from pynetwork.store import LeasingStore
 
-__all__ = ["LinuxHost", "linux_cluster"]
+__all__ = ["LinuxHost", "linux_cluster", "plugged_in"]
 
-_UNDERLAY: Final = "underlay"
 _STATE: Final = Path("/var/lib/pynetwork")
 _RUN: Final = Path("/run/pynetwork")
 
@@ -75,9 +77,13 @@ class LinuxHost(HostNamespace):
             self._has_state = True
             with self.entered():
                 self._controller = Controller(
-                    _STATE / self.name, run_dir=_RUN / self.name, cluster=self.cluster
+                    _STATE / self.name, run_dir=_RUN / self.name, kernel=self._kernel(), cluster=self.cluster
                 )
         return self._controller
+
+    def _kernel(self) -> Callable[[str, Path], Kernel] | None:
+        """Return what its controller acts on; None for the namespace as it is."""
+        return None
 
     def close(self) -> None:
         """Close its controller, as if its process had ended: the host is heard of no more."""
@@ -115,34 +121,36 @@ def linux_cluster(
         subnet: The underlay's; host number N has its Nth address.
         arguments: Further ones of :class:`~pynetwork.Cluster`, such as ``ttl``.
     """
-    machine, network = PrivateHost(), ipaddress.ip_network(subnet)
+    network = ipaddress.ip_network(subnet)
     shared = MemoryStore() if store is None else store
-    hosts: list[LinuxHost] = []
-    size = ["mtu", str(mtu)]
-    machine.run(["ip", "link", "add", _UNDERLAY, "up", *size, "type", "bridge", "mcast_snooping", "0"])
     with contextlib.ExitStack() as stack:
-        stack.callback(machine.run, ["ip", "link", "delete", _UNDERLAY])
-        address = f"{network[254]}/{network.prefixlen}"
-        machine.run(["ip", "address", "add", address, "dev", _UNDERLAY, *_nodad(address)])
+        machine = stack.enter_context(underlay(network, mtu))
+        hosts = []
         for number in range(1, count + 1):
             host = LinuxHost(f"h{number}", str(network[number]), shared, arguments)
-            machine.run(["ip", "netns", "add", host.name])
-            stack.callback(machine.run, ["ip", "netns", "delete", host.name])
-            _plug_in(machine, host, size, network.prefixlen)
-            stack.callback(machine.run, ["ip", "link", "delete", host.cable])
+            stack.enter_context(plugged_in(machine, host, network, mtu))
             hosts.append(host)
         for host in hosts:
             stack.callback(host.erase)
         yield tuple(hosts)
 
 
-def _plug_in(machine: PrivateHost, host: LinuxHost, size: list[str], prefix: int) -> None:
-    peer = ["type", "veth", "peer", "name", host.interface, *size, "netns", host.name]
-    machine.run(["ip", "link", "add", host.cable, "master", _UNDERLAY, "up", *size, *peer])
-    host.run(["ip", "address", "add", f"{host.vtep}/{prefix}", "dev", host.interface, *_nodad(host.vtep)])
-    for link in ("lo", host.interface):
-        host.run(["ip", "link", "set", link, "up"])
-
-
-def _nodad(address: str) -> list[str]:
-    return ["nodad"] if ":" in address else []
+@contextlib.contextmanager
+def plugged_in(
+    machine: PrivateHost, host: LinuxHost, network: IPv4Network | IPv6Network, mtu: int
+) -> Iterator[None]:
+    """Have a host's namespace, with a network card on the underlay, for the ``with`` block."""
+    nodad = ["nodad"] if ":" in host.vtep else []
+    size = ["mtu", str(mtu)]
+    machine.run(["ip", "netns", "add", host.name])
+    try:
+        peer = ["type", "veth", "peer", "name", host.interface, *size, "netns", host.name]
+        machine.run(["ip", "link", "add", host.cable, "master", UNDERLAY, "up", *size, *peer])
+        address = f"{host.vtep}/{network.prefixlen}"
+        host.run(["ip", "address", "add", address, "dev", host.interface, *nodad])
+        for link in ("lo", host.interface):
+            host.run(["ip", "link", "set", link, "up"])
+        yield
+    finally:
+        machine.run(["ip", "link", "delete", host.cable], check=False)
+        machine.run(["ip", "netns", "delete", host.name])

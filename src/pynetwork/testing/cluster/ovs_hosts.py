@@ -19,19 +19,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import UnavailableError
+from pynetwork.kernel.ethtool import let_leave_checksums
 from pynetwork.kernel.netns import entered
+from pynetwork.testing.cluster.underlay import UNDERLAY, underlay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from ipaddress import IPv4Network, IPv6Network
 
-__all__ = ["OvsHost", "ovs_cluster"]
+__all__ = ["OvsHost", "ovs_cluster", "switched"]
 
 _SECONDS: Final = 20.0  # until a process that does not come up is an error
 _POLL_SECONDS: Final = 0.003
 _PROGRAMS: Final = ("ip", "ovsdb-server", "ovs-vswitchd", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "setpriv")
 _SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_UNDERLAY: Final = "underlay"
 _BRIDGE: Final = "br-phy"
 
 
@@ -105,7 +107,13 @@ class OvsHost:
     # The processes
 
     def start_database(self) -> None:
-        """Start ``ovsdb-server`` and wait until it answers. Its contents are those it had before, if any."""
+        """
+        Start ``ovsdb-server``, if it does not run, and wait until it answers.
+
+        Its contents are those it had before, if any.
+        """
+        if self._server is not None:
+            return
         config = self.directory / "conf.db"
         if not config.exists():
             _run(["ovsdb-tool", "create", str(config), str(_SCHEMA)])
@@ -117,7 +125,9 @@ class OvsHost:
         self.vsctl("--no-wait", "init")
 
     def start_switch(self) -> None:
-        """Start ``ovs-vswitchd`` and wait until it has taken its configuration."""
+        """Start ``ovs-vswitchd``, if it does not run, and wait until it has taken its configuration."""
+        if self._switch is not None:
+            return
         self._switch = self._daemon("ovs-vswitchd", f"unix:{self.directory}/db.sock")
         self._wait_for(self._switch, self.directory / f"ovs-vswitchd.{self._switch.pid}.ctl")
         self.vsctl("init")  # returns when the switch has caught up
@@ -181,7 +191,7 @@ class OvsHost:
         _ip(
             [
                 f"link add {self.cable} mtu {mtu} type veth {peer}",
-                f"link set {self.cable} master {_UNDERLAY} up",
+                f"link set {self.cable} master {UNDERLAY} up",
             ]
         )
         # The switch gets a copy of what its card receives; the host itself shall not hear it as well.
@@ -213,7 +223,7 @@ def ovs_cluster(
     Make hosts ``h1``, ``h2`` ... for the ``with`` block, each with an Open vSwitch and a network card.
 
     To be used on a private host, by a thread that lives as long as the block: its namespace becomes the
-    underlay, with a bridge ``underlay`` that more can be plugged into.
+    underlay, with a bridge ``underlay`` that has the subnet's 254th address; more can be plugged into it.
 
     Args:
         count: How many, 1 to 99.
@@ -224,6 +234,15 @@ def ovs_cluster(
         UnavailableError: A program is missing.
     """
     network = ipaddress.ip_network(subnet)
+    with underlay(network, mtu), switched(range(1, count + 1), network, mtu) as hosts:
+        yield hosts
+
+
+@contextlib.contextmanager
+def switched(
+    numbers: Iterable[int], network: IPv4Network | IPv6Network, mtu: int
+) -> Iterator[tuple[OvsHost, ...]]:
+    """Have the hosts of these numbers on the underlay for the ``with`` block."""
     missing = [program for program in _PROGRAMS if shutil.which(program, path=_PATH) is None]
     if missing or not _SCHEMA.exists():
         lacks = ", ".join(missing) or str(_SCHEMA)
@@ -232,9 +251,9 @@ def ovs_cluster(
     # The path of a socket has at most 107 bytes (unix(7)).
     directory = Path(tempfile.mkdtemp(prefix="ovs", dir="/tmp"))
     hosts: list[OvsHost] = []
+    let_leave_checksums(UNDERLAY, on=False)  # a switch in user space does not complete them
     try:
-        _ip([f"link add {_UNDERLAY} mtu {mtu} type bridge mcast_snooping 0", f"link set {_UNDERLAY} up"])
-        for number in range(1, count + 1):
+        for number in numbers:
             name, mac = f"h{number}", f"02:00:00:00:ff:{number:02x}"
             host = OvsHost(name, str(network[number]), directory / name, mac)
             _run(["ip", "netns", "add", name])
@@ -248,8 +267,7 @@ def ovs_cluster(
 def _remove(hosts: Sequence[OvsHost], directory: Path) -> None:
     for host in hosts:
         host.kill()
-    links = [*(host.cable for host in hosts), _UNDERLAY]
-    _ip([f"link delete {link}" for link in links], force=True)
+    _ip([f"link delete {host.cable}" for host in hosts], force=True)
     for host in hosts:
         _run(["ip", "netns", "delete", host.name], check=False)
     shutil.rmtree(directory, ignore_errors=True)
