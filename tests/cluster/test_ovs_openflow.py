@@ -8,6 +8,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.unit.flow_strategies import flows
 
+from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import UnavailableError
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
@@ -205,14 +207,25 @@ def test_the_end_of_the_switch_is_noticed_at_once(host: OvsHost) -> None:
     os.close(wake)
 
 
-def test_each_start_of_a_switch_is_told_once(host: OvsHost) -> None:
+def test_each_start_of_a_switch_is_told_once(host: OvsHost, channel: Channel) -> None:
+    """And so is each time that it has lost all flows, of which nothing is said."""
     starts: queue.SimpleQueue[None] = queue.SimpleQueue()
-    watch = SwitchWatch(Channel(Place(host.directory), "ours"), lambda: starts.put(None))
+
+    def fill() -> None:
+        channel.change([added(flow(table=NETWORKS))])
+        starts.put(None)
+
+    fill()
+    starts.get()
+    watch = SwitchWatch(Channel(Place(host.directory), "ours"), fill)
     try:
         for _ in range(2):
             host.kill_switch()
             host.start_switch()
             starts.get(timeout=30)
+            host.ofctl("del-flows", "ours")
+            starts.get(timeout=30)
+        time.sleep(1.2)
         assert starts.empty()
     finally:
         watch.close()

@@ -88,14 +88,13 @@ class SwitchWatch:
 
     def _look_until_it_ends(self) -> None:
         """Wait until the switch, or this, ends; meanwhile see to it that the bridge has flows."""
-        seconds = _LOOK_SECONDS
+        seconds, is_new = _LOOK_SECONDS, not self._had_flows
         while not self._channel.wait_for_end(self._wake, seconds):
             if self._ending.is_set():
                 return
-            has_flows = self._has_flows()
-            if has_flows:
+            if self._has_flows():
                 seconds = _LOOK_SECONDS
-            elif self._had_flows:
+            elif not is_new:
                 self._emptied()
-                has_flows, seconds = True, min(2 * seconds, _MOST_LOOK_SECONDS)
-            self._had_flows = has_flows
+                seconds = min(2 * seconds, _MOST_LOOK_SECONDS)
+            is_new = False  # who has made the bridge gives it flows in no time
