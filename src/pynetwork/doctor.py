@@ -8,7 +8,7 @@ import attrs
 
 from pynetwork.peers import Reached
 from pynetwork.requests.common import network_scope
-from pynetwork.resources import NetworkRules, Ruleset
+from pynetwork.resources import NetworkRules, Ruleset, StrictVni
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -188,7 +188,13 @@ def wanted(core: Core) -> list[Wanted]:
 
 def missing(core: Core) -> tuple[str, ...]:
     """Return what somebody took away of our rules, in words, looking at next to no cost."""
-    with core.reading():
+    with core.reading() as records:
         is_wanted = core.engine.world.is_wanted(Ruleset().key)
+        strict = [
+            row.spec.options.vni
+            for row in records.networks.values()
+            if getattr(row.spec.options, "strict", False)
+        ]
+        vnis = [vni for vni in strict if core.engine.world.is_wanted(StrictVni(vni=vni).key)]
     look = getattr(core.engine.kernel, "missing", None)
-    return look() if is_wanted and look is not None else ()
+    return look(vnis) if is_wanted and look is not None else ()

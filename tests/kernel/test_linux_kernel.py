@@ -275,7 +275,7 @@ def test_what_is_doomed_while_links_are_reaped_is_reaped_too(
             kernel.reap()
 
     kernel.flush()
-    monkeypatch.setattr(kernel, "_delete_group", delete)
+    monkeypatch.setattr(kernel.doomed, "_delete", delete)
     kernel.reap()
     kernel._later.flush()
     assert set(reaped[1:]) == {kernel.group | 1, kernel.group | 2}

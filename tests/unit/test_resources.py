@@ -35,6 +35,7 @@ from pynetwork.resources import (
     Resource,
     Route,
     Rules,
+    StrictVni,
     Sysctl,
     Veth,
     Vxlan,
@@ -209,6 +210,14 @@ RENDERED: list[tuple[Resource, list[str], list[str]]] = [
     ),
     (PORT, ["bridge link set dev vx-7 learning off flood off"], []),
     (
+        StrictVni(vni=7),
+        [
+            "nft add element inet pynetwork-vxlan ports { 4789 }",
+            "nft add element inet pynetwork-vxlan strict { 7 }",
+        ],
+        ["nft delete element inet pynetwork-vxlan strict { 7 }"],
+    ),
+    (
         FdbEntry(dev="veth0", bridge="br0", mac=MAC),
         [f"bridge fdb replace {MAC} dev veth0 master static"],
         [f"bridge fdb delete {MAC} dev veth0 master"],
@@ -306,6 +315,14 @@ UPDATED: list[tuple[Resource, Resource, list[str]]] = [
     (attrs.evolve(VXLAN, bridge="br0"), VXLAN, ["ip link set vx-7 nomaster"]),
     (VXLAN, attrs.evolve(VXLAN, mtu=1400), ["ip link set vx-7 mtu 1400"]),
     (
+        StrictVni(vni=7),
+        StrictVni(vni=7, port=4790),
+        [
+            "nft add element inet pynetwork-vxlan ports { 4790 }",
+            "nft add element inet pynetwork-vxlan strict { 7 }",
+        ],
+    ),
+    (
         FdbEntry(dev="veth0", bridge="br0", mac=MAC),
         FdbEntry(dev="veth1", bridge="br0", mac=MAC),
         [f"bridge fdb replace {MAC} dev veth1 master static"],
@@ -356,6 +373,7 @@ IDENTITIES: list[tuple[Resource, tuple[str | None, ...], set[tuple[str | None, .
     ),
     (Announce(netns=NS, dev="eth0", address="10.0.0.2"), ("announce", NS, "eth0", "10.0.0.2"), set()),
     (VXLAN, ("link", None, "vx-7"), set()),
+    (StrictVni(vni=7), ("strict_vni", "7"), set()),
     (PORT, ("bridge_port", "vx-7", "br0"), {("link", None, "vx-7"), ("link", None, "br0")}),
     (
         FdbEntry(dev="veth0", bridge="br0", mac=MAC),
@@ -430,6 +448,7 @@ def test_every_kind_is_known_by_its_name() -> None:
 def test_what_is_on_something_comes_after_it() -> None:
     order: list[type[Resource]] = [
         Netns,
+        StrictVni,
         Sysctl,
         Bridge,
         Vxlan,

@@ -77,7 +77,8 @@ class ClusterOpening:
             return cls(config, underlay, OvsDatapath(_switch_kind(kernel, underlay.link)))
         bridges = (driver for driver in drivers if getattr(driver, "name", None) == "bridge")
         priority = getattr(next(bridges, None), "firewall_priority", 0)
-        return cls(config, underlay, LinuxDatapath(firewall_priority=priority))
+        is_strict = getattr(kernel, "tells_senders", lambda: True)()
+        return cls(config, underlay, LinuxDatapath(firewall_priority=priority, is_strict=is_strict))
 
     def drivers(self, given: Iterable[AnyDriver]) -> tuple[AnyDriver, ...]:
         """Return *given* and the overlay driver, unless the caller has an own one."""

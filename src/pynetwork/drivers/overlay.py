@@ -101,7 +101,8 @@ class OverlayDriver:
         if network.options.strict and not self.datapath.is_strict:
             msg = (
                 f"network {network.name!r} is strict, and datapath {self.datapath.name!r} of this host "
-                "cannot tell which host a frame comes from"
+                "cannot tell which host a frame comes from: install nftables (apt-get install nftables) and "
+                "open the controller again"
             )
             raise UnavailableError(msg)
 

@@ -22,6 +22,7 @@ from pynetwork.resources import (
     LinkUp,
     NetworkRules,
     Ruleset,
+    StrictVni,
     Veth,
     Vxlan,
     vxlan_name,
@@ -45,13 +46,14 @@ class LinuxDatapath:
     Args:
         firewall_priority: Added to the standard priorities of the firewall's base chains, as for the bridge
             driver, and the same as there.
+        is_strict: Whether the host can tell which other one a packet comes from: it has nftables.
     """
 
     name = "linux"
-    is_strict = False
 
-    def __init__(self, *, firewall_priority: int = 0) -> None:
+    def __init__(self, *, firewall_priority: int = 0, is_strict: bool = True) -> None:
         self.firewall_priority = firewall_priority
+        self.is_strict = is_strict
 
     def network_plan(self, network: NetworkSpec[OverlayOptions], underlay: Underlay) -> Plan:
         """Return the bridge and its VXLAN device, and that packets pass between its ports only."""
@@ -64,6 +66,7 @@ class LinuxDatapath:
                     LinkSysctl(dev=bridge, name=for_interface(name, bridge), value=value)
                     for name, value in _DEAF.items()
                 ),
+                *((StrictVni(vni=vni, port=underlay.port),) if network.options.strict else ()),
                 Vxlan(name=vxlan, vni=vni, local=underlay.vtep, port=underlay.port, bridge=bridge, mtu=mtu),
                 BridgePort(dev=vxlan, bridge=bridge),
                 Ruleset(priority=self.firewall_priority),

@@ -21,6 +21,7 @@ from pynetwork.kernel.ovs.steps import together
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from pynetwork.kernel.admission import Admission
     from pynetwork.kernel.firewall import Firewall
     from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.host_links import HostLinks
@@ -65,6 +66,7 @@ class _Place(Protocol):
     namespaces: Namespaces
     links: HostLinks
     groups: Groups
+    admission: Admission
 
     @property
     def host(self) -> NetlinkSocket:

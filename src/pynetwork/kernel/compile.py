@@ -39,6 +39,7 @@ from pynetwork.resources import (
     Neighbour,
     Netns,
     Route,
+    StrictVni,
     Sysctl,
     TxChecksum,
     Veth,
@@ -84,7 +85,7 @@ def compile_step(step: Step, *, group: int) -> tuple[Operation, ...]:
 
 
 def _of_machine(step: Step) -> Callable[[Machine], None] | None:
-    """Return what to do for a file, a directory or a control group; None for all else."""
+    """Return what to do for what is no link, address or rule of its own; None for all that is."""
     resource, is_end = step.resource, step.verb is Verb.DELETE
     match resource:
         case Directory(path=path):
@@ -93,9 +94,11 @@ def _of_machine(step: Step) -> Callable[[Machine], None] | None:
         case File(path=path):
             return (lambda _: files.remove_file(path)) if is_end else (lambda _: files.write(resource))
         case Cgroup():
+            return lambda machine: (machine.groups.remove if is_end else machine.groups.make)(resource)
+        case StrictVni(vni=vni, port=port):
             if is_end:
-                return lambda machine: machine.groups.remove(resource)
-            return lambda machine: machine.groups.make(resource)
+                return lambda machine: machine.admission.release(vni)
+            return lambda machine: machine.admission.hold(vni, port)
     return None
 
 

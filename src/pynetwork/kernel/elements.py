@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pynetwork.resources.ruleset import Element, Field
 
-__all__ = ["PROTOCOLS", "pack"]
+__all__ = ["PROTOCOLS", "concatenated", "pack"]
 
 #: Numbers of the protocols that have ports.
 PROTOCOLS: Final = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -26,13 +26,13 @@ def pack(element: Element) -> list[Item]:
     kind = SETS[element.of]
     if not kind.interval:
         key, data = map(
-            _concatenated, (map(_pack, element.key, kind.key), map(_pack, element.data, kind.data))
+            concatenated, (map(_pack, element.key, kind.key), map(_pack, element.data, kind.data))
         )
         return [Item(key, data=data)]
     fields = [_bounds(field, type_) for field, type_ in zip(element.key, kind.key, strict=True)]
-    data = _concatenated([_bounds(f, t)[0] for f, t in zip(element.data, kind.data, strict=True)])
-    first = _concatenated([low for low, _ in fields])
-    last = _concatenated([high for _, high in fields])
+    data = concatenated([_bounds(f, t)[0] for f, t in zip(element.data, kind.data, strict=True)])
+    first = concatenated([low for low, _ in fields])
+    last = concatenated([high for _, high in fields])
     if len(fields) > 1:
         return [Item(first, key_end=last, data=data)]
     # A set of one field keeps where an interval begins, and where the next thing does.
@@ -42,7 +42,8 @@ def pack(element: Element) -> list[Item]:
     return [Item(first, data=data), Item(after.to_bytes(len(last), "big"), is_end=True)]
 
 
-def _concatenated(fields: Iterable[bytes]) -> bytes:
+def concatenated(fields: Iterable[bytes]) -> bytes:
+    """Return a key of several fields, each filled up to whole registers of four bytes."""
     parts = [*fields]
     if len(parts) == 1:
         return parts[0]

@@ -11,6 +11,7 @@ from pynetwork.kernel import answers, rtnl
 from pynetwork.kernel.netlink import NetlinkError
 
 if TYPE_CHECKING:
+    from pynetwork.kernel.doomed import Doomed
     from pynetwork.kernel.netlink import NetlinkSocket
     from pynetwork.resources import Address, Bridge, Veth, Vxlan
 
@@ -21,7 +22,7 @@ class Owner(Protocol):
     """Whose links they are."""
 
     group: int
-    doomed: int
+    doomed: Doomed
 
     @property
     def host(self) -> NetlinkSocket:
@@ -30,10 +31,6 @@ class Owner(Protocol):
 
     def make_bridge(self, bridge: Bridge) -> None:
         """Make a bridge; raise why it cannot be."""
-        ...
-
-    def is_doomed(self, group: int) -> bool:
-        """Whether links of *group* are on their way out."""
         ...
 
     def reap(self, bridge: str | None = None) -> None:
@@ -105,7 +102,7 @@ class HostLinks:
         for change in (
             rtnl.set_link(bridge.name, up=False),
             rtnl.set_link(index=link.ifindex, rename=f"gone{secrets.token_hex(5)}"),
-            rtnl.set_link(index=link.ifindex, group=self._owner.doomed),
+            rtnl.set_link(index=link.ifindex, group=self._owner.doomed.group),
         ):
             self._owner.host.request(change)
         self._owner.reap(bridge.name)
@@ -114,14 +111,15 @@ class HostLinks:
         """Delete a veth pair or VXLAN device that is ours: nothing passes from now on, the rest goes soon."""
         if doomed.name in self.made:  # by this process, so no look is needed
             self.made.discard(doomed.name)
-            self._owner.host.request(rtnl.set_link(doomed.name, up=False, group=self._owner.doomed))
+            self._owner.host.request(rtnl.set_link(doomed.name, up=False, group=self._owner.doomed.group))
             self._owner.reap()
             return
         link = self._link(doomed.name)
-        if link is None or self._owner.is_doomed(link.group):
+        if link is None or self._owner.doomed.has(link.group):
             raise NetlinkError(errno.ENODEV, os.strerror(errno.ENODEV))
         if link.group == self._owner.group:
-            self._owner.host.request(rtnl.set_link(index=link.ifindex, up=False, group=self._owner.doomed))
+            group = self._owner.doomed.group
+            self._owner.host.request(rtnl.set_link(index=link.ifindex, up=False, group=group))
             self._owner.reap()
 
     def adopt_address(self, address: Address) -> None:

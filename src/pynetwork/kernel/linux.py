@@ -9,10 +9,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import PynetworkError, UnavailableError
-from pynetwork.kernel import facts, netns, rtnl
+from pynetwork.kernel import facts, netns
+from pynetwork.kernel.admission import Admission
 from pynetwork.kernel.chunk import Chunk, Indexes, prepare_namespace
 from pynetwork.kernel.compile import compile_step, create_bridge
 from pynetwork.kernel.diagnosis import gather
+from pynetwork.kernel.doomed import Doomed
 from pynetwork.kernel.effects import Effects
 from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.failure import failure
@@ -22,7 +24,7 @@ from pynetwork.kernel.groups import Groups
 from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.identity import identity_of
 from pynetwork.kernel.later import Later
-from pynetwork.kernel.netlink import NetlinkError, NetlinkSocket
+from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.kernel.observe import Observer, Snapshot
 from pynetwork.kernel.operations import Make
 from pynetwork.kernel.ovs.place import default_directory
@@ -33,7 +35,7 @@ from pynetwork.plan import Plan, StepFailedError, Verb, diff
 from pynetwork.resources import Bridge, Netns, Veth
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pynetwork.kernel.diagnosis import HostFacts
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LinuxKernel"]
 
-_REAP_SECONDS: Final = 0.04
 _SPARES: Final = 24  # of 150 KiB and two descriptors each
 _GONE: Final = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL})
 
@@ -90,23 +91,22 @@ class LinuxKernel:
         self._opening = threading.Lock()
         # 27 bits of the id under a mark of ours; the lowest two tell the doomed from the living.
         self.group = 0x50000000 | (int(instance[:8], 16) & 0x0FFFFFFC)
-        self.doomed = self.group | 1
-        self._doomed_before = self.group | 2
-        self._rounds, self._counting = 0, threading.Lock()  # of reaping that are to begin yet
         self._suffix = f".{instance[:8]}"
         self._directory = netns_dir
         self._has_directory = False
         self._files_dir = netns_dir.parent / "files" if files_dir is None else files_dir
         self.groups = Groups()
         self.namespaces = netns.Namespaces(prepare_namespace, spares=_SPARES)
+        self.admission = Admission(instance, self.namespaces.home)
         self._bridges: Indexes = {}
         self._fresh = Fresh()
         self._host = NetlinkSocket()
         self._background = NetlinkSocket()  # for what takes long: nobody waits for its turn behind that
         self._later = Later()
         self._effects = Effects(self.namespaces, self._later, self._background)
+        self.doomed = Doomed(self.group, self._later, self._background)
         self.links = HostLinks(self)
-        self._reap_soon()  # what a process that died had handed over
+        self.doomed.delete_soon()  # what a process that died had handed over
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """Take *steps* in order, see :meth:`pynetwork.kernel.port.Kernel.apply`."""
@@ -159,6 +159,7 @@ class LinuxKernel:
             suffix=self._suffix,
             files_dir=self._files_dir,
             groups=self.groups,
+            admission=self.admission,
         )
         return observer.observe(expected)
 
@@ -177,8 +178,12 @@ class LinuxKernel:
             if bridge is not None:
                 return self._switch_opened().peers(bridge)
             if self._peers is None:
-                self._peers = LinuxPeers(self._instance, self.namespaces.home)
+                self._peers = LinuxPeers(self.admission, self.namespaces.home)
             return self._peers
+
+    def tells_senders(self) -> bool:
+        """Whether it can tell which host a VXLAN packet comes from, as strict networks need it."""
+        return self.admission.is_possible()
 
     def switch_kind(self, link: str) -> str:
         """Return what forwards for the host's Open vSwitch, see :meth:`.ovs.switch.Switch.kind`."""
@@ -192,9 +197,18 @@ class LinuxKernel:
         """Return how the host reaches others, see :func:`pynetwork.kernel.facts.underlay`."""
         return self.namespaces.home(partial(facts.underlay, vtep))
 
-    def missing(self) -> tuple[str, ...]:
-        """Return in words what somebody took away of the firewall, as far as one cheap look tells."""
-        return self.firewall().missing()
+    def missing(self, strict: Iterable[int] = ()) -> tuple[str, ...]:
+        """
+        Return in words what somebody took away of the firewall, as far as one cheap look tells.
+
+        Args:
+            strict: VNIs of the networks that should be strict.
+        """
+        lost = [vni for vni in strict if not self.admission.is_strict(vni)]
+        return (
+            *self.firewall().missing(),
+            *(f"VNI {vni} is strict no more, in the table of nftables for VXLAN packets" for vni in lost),
+        )
 
     def diagnosed(self) -> HostFacts:
         """Return what of the host's own settings may be in the way."""
@@ -210,10 +224,7 @@ class LinuxKernel:
 
     def flush(self) -> None:
         """Wait until all that was deleted is gone, by whichever process of this instance."""
-        with self._counting:
-            self._rounds = 0  # before the links go: whoever dooms one meanwhile wants rounds of his own
-        for group in (self.doomed, self._doomed_before):
-            self._delete_group(group)
+        self.doomed.delete_now()
         self._later.flush()
 
     def close(self) -> None:
@@ -226,6 +237,7 @@ class LinuxKernel:
             self._peers.close()
         if self._switch is not None:
             self._switch.close()
+        self.admission.close()
         self._fresh.close()
         self.namespaces.close()
         self._host.close()
@@ -314,38 +326,6 @@ class LinuxKernel:
         except StepFailedError as again:
             raise (again.__cause__ or again) from None
 
-    # What is put off
-
-    def _reap_soon(self) -> None:
-        with self._counting:
-            self._rounds = 2  # one for each generation, and none that has begun already counts
-        self._later.call("reap", _REAP_SECONDS, self._reap)
-
-    def _reap(self) -> None:
-        """
-        Delete what was doomed before the last time.
-
-        That is little: most links have gone with their namespaces by then, without anybody waiting. To
-        delete holds the kernel's one lock for all of these things, so whoever wires would wait.
-        """
-        with self._counting:
-            self._rounds -= 1
-        self._delete_group(self._doomed_before)
-        self.doomed, self._doomed_before = self._doomed_before, self.doomed
-        if self._rounds > 0:
-            self._later.call("reap", _REAP_SECONDS, self._reap)
-
-    def _delete_group(self, group: int) -> None:
-        try:
-            self._background.request(rtnl.delete_group(group))
-        except NetlinkError as error:
-            if error.errno != errno.ENODEV:  # none left
-                raise
-
-    def is_doomed(self, group: int) -> bool:
-        """Whether links of *group* are on their way out."""
-        return group in {self.doomed, self._doomed_before}
-
     # What a chunk needs of its host
 
     def firewall(self) -> Firewall:
@@ -392,7 +372,7 @@ class LinuxKernel:
         """Have the doomed links deleted soon; the ifindex of *bridge* is known no more."""
         if bridge is not None:
             self._bridges.pop((None, bridge), None)
-        self._reap_soon()
+        self.doomed.delete_soon()
 
 
 def _together(step: Step) -> Together | None:

@@ -42,6 +42,7 @@ __all__ = [
     "dump_sets",
     "flush_set",
     "generation",
+    "has_element",
     "has_table",
     "open_socket",
     "transact",
@@ -61,6 +62,7 @@ _HOOK_FORWARD: Final = 2  # NF_INET_FORWARD
 _SET_INTERVAL: Final = 4
 _ELEM_INTERVAL_END: Final = 1
 _IPV6_TYPE: Final = 8  # nft's own number of ipv6_addr
+_NONE: Final = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL})  # the last two: no nftables
 _HEADER: Final = struct.Struct("!BBH")
 _U32: Final = struct.Struct("!I")
 _NESTED: Final = struct.Struct("=HH")
@@ -211,7 +213,7 @@ def has_table(nft: NetlinkSocket, family: int, table: str) -> bool:
     try:
         nft.ask(_message(_GETTABLE, 0, family, text(1, table)))
     except NetlinkError as error:
-        if error.errno in {errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL}:
+        if error.errno in _NONE:
             return False
         raise
     return True
@@ -260,6 +262,18 @@ def dump_sets(nft: NetlinkSocket, family: int, table: str) -> list[str]:
     """Return the names of the sets and maps of a table."""
     payloads = nft.dump(_message(_GETSET, 0, family, text(1, table)))
     return [_string(attributes(payload, 4)[2]) for payload in payloads]
+
+
+def has_element(nft: NetlinkSocket, family: int, table: str, name: str, key: bytes) -> bool:
+    """Whether a set, if there is one, has an element of that key."""
+    wanted = nested(3, _item(Item(key)))
+    try:
+        nft.ask(_message(_GETSETELEM, 0, family, text(1, table), text(2, name), wanted))
+    except NetlinkError as error:
+        if error.errno in _NONE:
+            return False
+        raise
+    return True
 
 
 def dump_elements(nft: NetlinkSocket, family: int, table: str, name: str) -> list[Item]:

@@ -24,6 +24,7 @@ from pynetwork.resources import (
     Neighbour,
     Netns,
     Route,
+    StrictVni,
     Sysctl,
     TxChecksum,
     Veth,
@@ -32,12 +33,14 @@ from pynetwork.resources import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
+    from pynetwork.kernel.admission import Admission
     from pynetwork.kernel.answers import AddressInfo, LinkInfo, NeighbourInfo, RouteInfo
     from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netns import Namespaces
-    from pynetwork.resources import Resource
+    from pynetwork.resources import Key, Resource
 
 __all__ = ["Observer", "Snapshot"]
 
@@ -112,6 +115,7 @@ class Observer:
         suffix: What the names of all that is ours end with.
         files_dir: Where the files of our sandboxes are.
         groups: The host's control groups.
+        admission: From whom the host takes VXLAN packets.
     """
 
     namespaces: Namespaces
@@ -121,11 +125,14 @@ class Observer:
     suffix: str
     files_dir: Path
     groups: Groups
+    admission: Admission
+    _strict: tuple[set[int], set[int]] = attrs.field(init=False)
     _places: dict[str | None, Snapshot | None] = attrs.field(factory=dict, init=False)
 
     def observe(self, expected: Plan) -> Plan:
         """Return what exists of *expected*, as it is, and all else that is ours."""
         try:
+            self._strict = self.admission.strict()
             found = [seen for item in expected if (seen := self._find(item)) is not None]
             return Plan((*found, *self._strangers(expected)))
         finally:
@@ -159,6 +166,11 @@ class Observer:
             return self._vxlan(item)
         if isinstance(item, BridgePort | FdbEntry):
             return self._at_port(item)
+        if isinstance(item, StrictVni):
+            vnis, ports = self._strict
+            return (
+                attrs.evolve(item, port=item.port if item.port in ports else 0) if item.vni in vnis else None
+            )
         place = self._place(getattr(item, "netns", None))
         return None if place is None else _configured(item, place)
 
@@ -244,6 +256,12 @@ class Observer:
         for link in () if place is None else place.links.values():
             if link.group == self.group and ("link", None, link.name) not in known:
                 yield _stranger(link)
+        yield from self._machine_strangers(expected, known)
+        for vni in sorted(self._strict[0]):
+            if ("strict_vni", str(vni)) not in known:
+                yield StrictVni(vni=vni)
+
+    def _machine_strangers(self, expected: Plan, known: AbstractSet[Key]) -> Iterator[Resource]:
         if self.directory.is_dir():
             for path in sorted(self.directory.iterdir()):
                 if path.name.endswith(self.suffix) and ("netns", str(path)) not in known:

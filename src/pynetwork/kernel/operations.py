@@ -9,6 +9,7 @@ import attrs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pynetwork.kernel.admission import Admission
     from pynetwork.kernel.groups import Groups
     from pynetwork.kernel.netlink import Message
     from pynetwork.plan import Step
@@ -77,11 +78,16 @@ class Host(Protocol):
 
 
 class Machine(Protocol):
-    """What of a host is no network."""
+    """What of a host is told by no messages that go out together."""
 
     @property
     def groups(self) -> Groups:
         """Its control groups."""
+        ...
+
+    @property
+    def admission(self) -> Admission:
+        """From whom it takes VXLAN packets."""
         ...
 
 
@@ -162,7 +168,7 @@ class Treat:
 
 @attrs.frozen
 class Do:
-    """Do something with the host's files or control groups, perhaps again."""
+    """Do something with the host's files, control groups or filter of VXLAN packets, perhaps again."""
 
     place: None
     act: Callable[[Machine], None]

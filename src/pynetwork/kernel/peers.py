@@ -9,7 +9,6 @@ import errno
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.kernel import answers, fdb, rtnl
-from pynetwork.kernel.admission import Admission
 from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.kernel.probe import probe
 from pynetwork.peers import Change, Flood, Reach, Resolve
@@ -18,6 +17,7 @@ from pynetwork.resources import vxlan_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+    from pynetwork.kernel.admission import Admission
     from pynetwork.kernel.netlink import Message
     from pynetwork.peers import Entry, Reached
 
@@ -31,13 +31,14 @@ class LinuxPeers:
     See :class:`~pynetwork.peers.Peers`.
 
     Args:
-        instance: Whose they are.
+        admission: From whom the host takes VXLAN packets.
         home: Calls a function in the host's own namespace, and returns what that does.
     """
 
-    def __init__(self, instance: str, home: Callable[[Callable[[], Any]], Any]) -> None:
+    def __init__(self, admission: Admission, home: Callable[[Callable[[], Any]], Any]) -> None:
         self._home = home
-        self._admission = Admission(instance, home)
+        self._admission = admission
+        self._sources: dict[int, dict[str, str]] = {}  # of strict networks: MAC to VTEP, as told
         self._host: NetlinkSocket = home(NetlinkSocket)
 
     def admit(self, port: int, members: Mapping[int, Collection[str]]) -> None:
@@ -54,11 +55,34 @@ class LinuxPeers:
 
     def apply(self, vni: int, change: Change) -> None:
         """Put what is new in place, then drop what is gone; see :meth:`Peers.apply`."""
-        self._apply(self._index(vni), change)
+        index = self._index(vni)
+        sources = self._sources.get(vni)
+        if self._admission.is_strict(vni) != (sources is not None):
+            msg = f"what this host has of VNI {vni} is to be looked at first"
+            raise OSError(errno.ESTALE, msg)
+        if sources is None:
+            self._apply(index, change)
+            return
+        new = {entry.mac: entry.vtep for entry in change.put if isinstance(entry, Reach)}
+        gone = {entry.mac for entry in change.drop if isinstance(entry, Reach)}
+        old = [(mac, sources[mac]) for mac in (*new, *gone) if sources.get(mac, new.get(mac)) != new.get(mac)]
+        # Frames from where an endpoint is now are taken before any are sent there, and as long as any are.
+        if new:
+            self._admission.put(vni, new.items())
+        self._apply(index, change)
+        if old:
+            self._admission.drop(vni, old)
+        for mac in gone:
+            sources.pop(mac, None)
+        sources.update(new)
 
     def reconcile(self, vni: int, wanted: Collection[Entry]) -> int:
         """Make the entries of a network *wanted*; see :meth:`Peers.reconcile`."""
         index = self._index(vni)
+        self._sources.pop(vni, None)
+        sources = {entry.mac: entry.vtep for entry in wanted if isinstance(entry, Reach)}
+        is_strict = self._admission.is_strict(vni)
+        wrong = self._admission.reconcile(vni, list(sources.items()) if is_strict else None)
         found, half = self._found(index)
         target = set(wanted)
         slots = {entry.slot for entry in target}
@@ -69,7 +93,10 @@ class LinuxPeers:
         self._send([fdb.fdb(e.mac, index, remote=e.vtep, delete=True) for e in twice], _GONE)
         self._apply(index, Change(tuple(missing), tuple(surplus)))
         self._send([fdb.fdb(mac, index, delete=True) for mac in stray], _GONE)
-        return len({entry.slot for entry in (*missing, *surplus, *twice)} | {("mac", mac) for mac in stray})
+        if is_strict:
+            self._sources[vni] = sources
+        slots_wrong = {entry.slot for entry in (*missing, *surplus, *twice)} | {("mac", mac) for mac in stray}
+        return wrong + len(slots_wrong)
 
     def _index(self, vni: int) -> int:
         return answers.ifindex_of(self._host.ask(rtnl.get_link(vxlan_name(vni))))

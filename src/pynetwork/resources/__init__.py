@@ -22,7 +22,7 @@ from pynetwork.resources.groups import Cgroup
 from pynetwork.resources.links import Bridge, LinkUp, Netns, Veth
 from pynetwork.resources.ovs import Flow, OvsBridge, OvsPort, TxChecksum
 from pynetwork.resources.settings import LinkSysctl, Sysctl
-from pynetwork.resources.vxlan import BridgePort, FdbEntry, Vxlan, vxlan_name
+from pynetwork.resources.vxlan import BridgePort, FdbEntry, StrictVni, Vxlan, vxlan_name
 
 __all__ = [
     "KINDS",
@@ -52,6 +52,7 @@ __all__ = [
     "Route",
     "Rules",
     "Ruleset",
+    "StrictVni",
     "SubnetRules",
     "Sysctl",
     "TxChecksum",
@@ -84,6 +85,7 @@ KINDS: dict[str, type[Resource]] = {
         LinkUp,
         Neighbour,
         Route,
+        StrictVni,
         Vxlan,
         BridgePort,
         FdbEntry,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pynetwork.resources.base import Key
 
-__all__ = ["BridgePort", "FdbEntry", "Vxlan", "vxlan_name"]
+__all__ = ["BridgePort", "FdbEntry", "StrictVni", "Vxlan", "vxlan_name"]
 
 
 def vxlan_name(vni: int) -> str:
@@ -80,6 +80,40 @@ class Vxlan(Resource):
         if self.mtu != getattr(previous, "mtu", None):
             lines.append(f"ip link set {self.name} mtu {self.mtu}")
         return tuple(lines)
+
+
+@attrs.frozen(kw_only=True)
+class StrictVni(Resource):
+    """
+    That frames of a network are taken only from the host which their source MAC is on: from none, at first.
+
+    Args:
+        vni: VXLAN network identifier.
+        port: UDP port, of all hosts.
+    """
+
+    kind = "strict_vni"
+    rank = 6  # before the device that takes them, and before all else that would be in vain
+    mutable = frozenset({"port"})
+
+    vni: int
+    port: int = 4789
+
+    @property
+    def key(self) -> Key:
+        return ("strict_vni", str(self.vni))
+
+    def render(self) -> tuple[str, ...]:
+        return (
+            f"nft add element inet pynetwork-vxlan ports {{ {self.port} }}",
+            f"nft add element inet pynetwork-vxlan strict {{ {self.vni} }}",
+        )
+
+    def render_delete(self) -> tuple[str, ...]:
+        return (f"nft delete element inet pynetwork-vxlan strict {{ {self.vni} }}",)
+
+    def render_update(self, previous: Resource) -> tuple[str, ...]:  # noqa: ARG002 - both are set
+        return self.render()
 
 
 @attrs.frozen(kw_only=True)

@@ -22,6 +22,7 @@ from pynetwork.resources import (
     OvsBridge,
     OvsPort,
     Route,
+    StrictVni,
     Sysctl,
     Veth,
     Vxlan,
@@ -44,7 +45,7 @@ __all__ = ["FakeKernel"]
 _INDIFFERENT: Final[dict[type[Resource], tuple[str, ...]]] = {Bridge: ("mac", "mtu"), Veth: ("mtu",)}
 
 # What carries a tag of its own, and so is never taken for ours when it is not.
-_TAGGED: Final = (Netns, Bridge, Veth, Vxlan, OvsBridge, OvsPort, Flow, Device)
+_TAGGED: Final = (Netns, Bridge, Veth, StrictVni, Vxlan, OvsBridge, OvsPort, Flow, Device)
 
 # What is changed by "replace", which creates what is missing.
 _REPLACED: Final = (FdbEntry, Neighbour, Route)

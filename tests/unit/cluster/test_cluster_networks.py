@@ -163,7 +163,6 @@ def test_over_ipv6_the_overhead_is_twenty_bytes_more(world: World) -> None:
         ({"options": {"nonsense": 1}}, InvalidValueError, "unknown options nonsense"),
         ({"options": {"mtu": 1451}}, UnavailableError, "room for 1450"),
         ({"options": {"mtu": 1000}, "ipv6": True}, InvalidValueError, "1280 bytes"),
-        ({"options": {"strict": True}}, UnavailableError, "is strict, and datapath 'linux'"),
         ({"ipam": "null"}, InvalidValueError, "invalid ipam 'null'"),
         ({"ipv4": False}, InvalidValueError, "must be enabled"),
         ({"subnets": ["10.0.0.1/24"]}, InvalidValueError, "host bits"),

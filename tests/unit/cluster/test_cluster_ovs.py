@@ -11,7 +11,7 @@ from pynetwork.cluster.config import Cluster
 from pynetwork.drivers.overlay_flows import OFPORT_MAX
 from pynetwork.drivers.overlay_ovs import OvsDatapath
 from pynetwork.peers import Flood, Reach, Resolve
-from pynetwork.resources import Flow, OvsBridge, OvsPort, TxChecksum, Veth
+from pynetwork.resources import Flow, OvsBridge, OvsPort, StrictVni, TxChecksum, Veth, Vxlan
 
 if TYPE_CHECKING:
     from tests.unit.cluster.hosts import Host, World
@@ -61,13 +61,23 @@ def test_what_is_elsewhere_is_told_and_goes_with_the_network(world: World) -> No
         one.kernel.peers().reconcile(vni, set())
 
 
-def test_a_strict_network_needs_a_datapath_that_can_tell(world: World) -> None:
+def test_hosts_of_both_datapaths_are_in_a_strict_network_if_they_can_tell(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One without nftables cannot, and says what it takes."""
     one, two = world.host("h1", datapath="ovs"), world.host("h2", datapath="linux")
     one.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"], options=OverlayOptions(strict=True))
     one.joined("net", "web")
     assert any(isinstance(item, Flow) and item.actions == "goto_table:45" for item in one.kernel.resources)
-    with pytest.raises(UnavailableError, match="datapath 'linux' of this host"):
-        two.joined("net", "other")
+    other = two.joined("net", "other")
+    assert len([item for item in two.kernel.resources if isinstance(item, StrictVni)]) == 1
+    other.delete(force=True)
+    assert not any(isinstance(item, StrictVni | Vxlan) for item in two.kernel.resources)
+    monkeypatch.setattr("pynetwork.testing.FakeKernel.tells_senders", lambda _self: False, raising=False)
+    three = world.host("h3", datapath="linux")
+    with pytest.raises(UnavailableError, match=r"datapath 'linux' of this host .*apt-get install nftables"):
+        three.joined("net", "third")
+    assert not any(isinstance(item, StrictVni | Vxlan) for item in three.kernel.resources)
 
 
 def test_ports_of_a_host_have_different_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

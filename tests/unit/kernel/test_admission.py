@@ -1,31 +1,45 @@
-"""The rules by which packets of networks are taken from their members only, as nft reads them."""
+"""The table that VXLAN packets pass, as nft reads it."""
 
 from __future__ import annotations
 
-from pynetwork.kernel.admission import table_text
+from pynetwork.kernel.vxlan_table import table_text
 
 
-def test_each_network_has_its_members_and_all_else_is_left_alone() -> None:
-    text = table_text("t", 4789, {7: ["192.0.2.3", "192.0.2.2", "fd00::2"], 5: []})
-    assert text.splitlines() == [
+def test_packets_of_networks_are_of_members_and_frames_of_strict_ones_of_their_sources() -> None:
+    assert table_text("t").splitlines() == [
         "add table inet t",
         "delete table inet t",
         "table inet t {",
-        "\tchain vni-5 {",
+        "\tset ports { typeof udp dport; }",
+        "\tset networks { typeof @th,96,24; }",
+        "\tset strict { typeof @th,96,24; }",
+        "\tset members4 { typeof ip saddr . @th,96,24; }",
+        "\tset members6 { typeof ip6 saddr . @th,96,24; }",
+        "\tset sources4 { typeof ip saddr . @th,96,24 . @th,176,48; }",
+        "\tset sources6 { typeof ip6 saddr . @th,96,24 . @th,176,48; }",
+        "\tchain members {",
+        "\t\tct state invalid counter drop",
+        "\t\tip saddr . @th,96,24 @members4 return",
+        "\t\tip6 saddr . @th,96,24 @members6 return",
         "\t\tcounter drop",
         "\t}",
-        "\tchain vni-7 {",
-        "\t\tip saddr { 192.0.2.2, 192.0.2.3 } return",
-        "\t\tip6 saddr { fd00::2 } return",
+        "\tchain sources {",
+        "\t\tct state invalid counter drop",
+        "\t\tip saddr . @th,96,24 . @th,176,48 @sources4 return",
+        "\t\tip6 saddr . @th,96,24 . @th,176,48 @sources6 return",
         "\t\tcounter drop",
         "\t}",
         "\tchain input {",
         "\t\ttype filter hook input priority -150; policy accept;",
-        "\t\tudp dport 4789 @th,96,24 vmap { 5 : jump vni-5, 7 : jump vni-7 }",
+        "\t\tudp dport @ports @th,96,24 @networks jump members",
+        "\t\tudp dport @ports @th,96,24 @strict jump sources",
         "\t}",
         "}",
     ]
 
 
-def test_without_networks_there_is_no_table() -> None:
-    assert table_text("t", 4789, {}) == "add table inet t\ndelete table inet t\n"
+def test_what_is_strict_stays_so_when_the_table_is_made_anew() -> None:
+    assert table_text("t", [4790, 4789], [8, 7]).splitlines()[-2:] == [
+        "add element inet t ports { 4789, 4790 }",
+        "add element inet t strict { 7, 8 }",
+    ]
