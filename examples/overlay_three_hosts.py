@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pynetwork import Sandbox
     from pynetwork.testing.cluster import OvsHost
 
-DATAPATHS = ("ovs", "ovs", "linux")
+DATAPATHS = ("ovs-userspace", "ovs-userspace", "linux")
 
 
 def open_controller(host: OvsHost, datapath: str, endpoints: Sequence[str]) -> Controller:

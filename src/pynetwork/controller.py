@@ -359,7 +359,7 @@ class Controller:
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded as plain data, ready for JSON."""
-        return everything(self._core.instance, self.networks, self.sandboxes)
+        return everything(self._core, self.networks, self.sandboxes)
 
     def close(self) -> None:
         """Close what the controller holds open. All networks and sandboxes stay. Idempotent."""

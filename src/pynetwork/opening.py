@@ -94,7 +94,7 @@ class Opening:
         if self.cluster is not None:
             from pynetwork.cluster.opening import ClusterOpening  # not loaded by those who need none
 
-            cluster = ClusterOpening.on(self.cluster, kernel, drivers)
+            cluster = ClusterOpening.on(self.cluster, kernel, drivers, store)
             drivers = cluster.drivers(drivers)
         core = assemble(
             instance,

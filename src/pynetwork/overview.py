@@ -11,6 +11,7 @@ from pynetwork.views import View
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pynetwork.cluster.span import Span
     from pynetwork.core import Core, Handle
 
 __all__ = ["counts", "everything", "networks", "own"]
@@ -58,11 +59,12 @@ def counts(core: Core) -> dict[str, int]:
 
 
 def everything(
-    instance: str, networks: Mapping[str, Network], sandboxes: Mapping[str, Sandbox]
+    core: Core, networks: Mapping[str, Network], sandboxes: Mapping[str, Sandbox]
 ) -> dict[str, Any]:
     """Return all that is recorded as plain data, ready for JSON."""
     return {
-        "instance": instance,
+        "instance": core.instance,
+        **({} if core.span is None else {"cluster": _place(core.span)}),
         "networks": {
             name: network.inspect()
             | {"endpoints": {n: endpoint.inspect() for n, endpoint in network.endpoints.items()}}
@@ -70,3 +72,8 @@ def everything(
         },
         "sandboxes": {name: sandbox.inspect() for name, sandbox in sandboxes.items()},
     }
+
+
+def _place(span: Span) -> dict[str, Any]:
+    """Return what a host is in its cluster."""
+    return {"host": span.config.host, "vtep": str(span.underlay.vtep), "datapath": span.datapath}

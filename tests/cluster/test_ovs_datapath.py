@@ -76,7 +76,7 @@ def pings(sandbox: Sandbox, endpoint: Endpoint) -> bool:
 
 
 def test_endpoints_on_hosts_with_open_vswitch_reach_each_other(hosts: tuple[OvsHost, ...]) -> None:
-    with opened(hosts[:2], "ovs", "ovs") as (one, two):
+    with opened(hosts[:2], "ovs-userspace", "ovs-userspace") as (one, two):
         options = OverlayOptions(strict=True)
         one.new_network("overlay", "net", subnets=["10.1.0.0/24"], ipv6=True, options=options)
         near, box = joined(one, "net", "near")
@@ -94,7 +94,7 @@ def test_endpoints_on_hosts_with_open_vswitch_reach_each_other(hosts: tuple[OvsH
 
 
 def test_hosts_of_different_datapaths_are_in_one_network(hosts: tuple[OvsHost, ...]) -> None:
-    with opened(hosts[:2], "ovs", "linux") as (one, two):
+    with opened(hosts[:2], "ovs-userspace", "linux") as (one, two):
         one.new_network("overlay", "net", subnets=["10.1.0.0/24"], ipv6=True)
         near, box = joined(one, "net", "near")
         far, other_box = joined(two, "net", "far")
@@ -104,7 +104,7 @@ def test_hosts_of_different_datapaths_are_in_one_network(hosts: tuple[OvsHost, .
 
 def test_a_switch_that_is_killed_is_as_before_when_it_is_back(hosts: tuple[OvsHost, ...]) -> None:
     """Nobody asks for it: the controller notices, and so it does when the other host's agent is gone."""
-    with opened(hosts[:2], "ovs", "ovs") as (one, two):
+    with opened(hosts[:2], "ovs-userspace", "ovs-userspace") as (one, two):
         one.new_network("overlay", "net", subnets=["10.1.0.0/24"], ipv6=True)
         near, box = joined(one, "net", "near")
         far, other_box = joined(two, "net", "far")
@@ -119,7 +119,11 @@ def test_a_switch_that_is_killed_is_as_before_when_it_is_back(hosts: tuple[OvsHo
 
 def test_not_even_the_first_packet_to_a_host_is_lost() -> None:
     """The switch knows where the other host is before there is anything for it."""
-    with private_host(), ovs_cluster(2) as hosts, opened(hosts, "ovs", "ovs") as (one, two):
+    with (
+        private_host(),
+        ovs_cluster(2) as hosts,
+        opened(hosts, "ovs-userspace", "ovs-userspace") as (one, two),
+    ):
         one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
         far, _ = joined(two, "net", "far")
         _, box = joined(one, "net", "near")

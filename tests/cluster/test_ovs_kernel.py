@@ -13,6 +13,7 @@ import pytest
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel import LinuxKernel, ethtool
 from pynetwork.kernel.ovs import session
+from pynetwork.kernel.ovs.place import SwitchAwayError
 from pynetwork.plan import Plan, Step, StepFailedError, Verb, diff
 from pynetwork.resources import Address, Flow, LinkUp, Netns, OvsBridge, OvsPort, TxChecksum, Veth
 from pynetwork.resources.stray import StrayFlow
@@ -211,17 +212,21 @@ def test_a_tunnel_of_somebody_else_on_the_same_udp_port_is_named(host: OvsHost, 
     assert by_key(kernel.observe(Plan((BRIDGE, other)))) == by_key(Plan((BRIDGE, other)))
 
 
-def test_what_forwards_for_a_switch_is_found_out(host: OvsHost, kernel: LinuxKernel) -> None:
-    if Path("/sys/module/openvswitch").exists():
-        assert kernel.switch_kind("eth0") == "system"
-        return
-    assert kernel.switch_kind("br-phy") == "netdev"
+def test_whether_a_switch_can_be_told_of_changes_is_found_out(host: OvsHost, kernel: LinuxKernel) -> None:
+    assert kernel.has_switch_module() == Path("/sys/module/openvswitch").exists()
+    kernel.check_switch()
+    kernel.check_switch("br-phy")
     with pytest.raises(UnavailableError, match=r"only through a bridge of its own: .* address of lo;"):
-        kernel.switch_kind("lo")
+        kernel.check_switch("lo")
     host.kill_switch()
-    with pytest.raises(UnavailableError, match="does not run"):
-        kernel.switch_kind("br-phy")
+    with pytest.raises(SwitchAwayError, match=r"does not run: .* \(systemctl start openvswitch-switch"):
+        kernel.check_switch("br-phy")
+    host.kill_database()
+    with pytest.raises(SwitchAwayError, match=r"does not answer .* \(systemctl start openvswitch-switch"):
+        kernel.check_switch()
+    host.start_database()
     host.start_switch()
+    kernel.check_switch()
 
 
 def test_a_port_may_be_plugged_into_no_bridge_that_is_not_there(kernel: LinuxKernel) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DATAPATHS", "Cluster", "EtcdCluster"]
 
 #: What may forward on a host; ``auto`` takes the best that it has.
-DATAPATHS: Final = ("auto", "linux", "ovs")
+DATAPATHS: Final = ("auto", "ovs-kernel", "ovs-userspace", "linux")
 _PORT_MAX: Final = 65535
 
 
@@ -78,8 +78,10 @@ class Cluster:
         ttl: Seconds after which a host that is not heard of is taken for dead: what it had joined is
             reachable no more. Its addresses stay its own for *grace*.
         grace: Seconds after which the addresses of a dead host are others' to have.
-        datapath: What forwards on this host: ``linux`` for the kernel's own VXLAN, ``ovs`` for Open vSwitch,
-            ``auto`` for the kernel's. Hosts need not have the same.
+        datapath: What forwards on this host: ``ovs-kernel`` for Open vSwitch with the kernel's module,
+            ``ovs-userspace`` for Open vSwitch without, ``linux`` for the kernel's own VXLAN; ``auto`` for
+            the first if the host has it, else the last, and the same ever after. Hosts need not have the
+            same.
         vnis: First and last of the VNIs that are chosen for networks which ask for none.
         agent: Whether the controller follows what happens on other hosts, from threads of its own. Else run
             ``python -m pynetwork.agent``: it does for callers that exit.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pynetwork.cluster.agent import Agent
+from pynetwork.cluster.datapaths import choose, remember
 from pynetwork.cluster.layout import HostRecord
 from pynetwork.cluster.ledger import Ledger
 from pynetwork.cluster.member import Member
@@ -16,7 +17,6 @@ from pynetwork.cluster.reaper import Reaper
 from pynetwork.cluster.span import Span
 from pynetwork.cluster.worker import Worker
 from pynetwork.drivers.overlay import OverlayDriver
-from pynetwork.drivers.overlay_linux import LinuxDatapath
 from pynetwork.drivers.overlay_ovs import OvsDatapath
 from pynetwork.errors import PynetworkError, StoreError, UnavailableError
 from pynetwork.log import logger
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.port import Kernel
     from pynetwork.peers import Underlay
     from pynetwork.records import AnyDriver
+    from pynetwork.store import Store
 
 __all__ = ["ClusterOpening"]
 
@@ -55,7 +56,9 @@ class ClusterOpening:
     datapath: Datapath
 
     @classmethod
-    def on(cls, config: Cluster, kernel: Kernel, drivers: Iterable[AnyDriver]) -> ClusterOpening:
+    def on(
+        cls, config: Cluster, kernel: Kernel, drivers: Iterable[AnyDriver], store: Store
+    ) -> ClusterOpening:
         """
         Look at the host.
 
@@ -63,6 +66,7 @@ class ClusterOpening:
             config: What the controller was told.
             kernel: The host.
             drivers: The caller's own drivers: a bridge driver among them says where our rules come.
+            store: The host's own.
 
         Raises:
             UnavailableError: It has no such address as is given, or none that others could send to, or not
@@ -73,12 +77,10 @@ class ClusterOpening:
             msg = f"{kernel!r} cannot be in a cluster: it has no underlay and peers"
             raise UnavailableError(msg)
         underlay = attrs.evolve(look(config.vtep), port=config.vxlan_port)
-        if config.datapath == OvsDatapath.name:
-            return cls(config, underlay, OvsDatapath(_switch_kind(kernel, underlay.link)))
         bridges = (driver for driver in drivers if getattr(driver, "name", None) == "bridge")
         priority = getattr(next(bridges, None), "firewall_priority", 0)
-        is_strict = getattr(kernel, "tells_senders", lambda: True)()
-        return cls(config, underlay, LinuxDatapath(firewall_priority=priority, is_strict=is_strict))
+        datapath = choose(config.datapath, kernel, underlay.link, store, firewall_priority=priority)
+        return cls(config, underlay, datapath)
 
     def drivers(self, given: Iterable[AnyDriver]) -> tuple[AnyDriver, ...]:
         """Return *given* and the overlay driver, unless the caller has an own one."""
@@ -98,9 +100,11 @@ class ClusterOpening:
             repair: Makes the host what the records say.
 
         Raises:
-            ConflictError: Another host has this one's name, or the cluster another UDP port.
+            ConflictError: Another host has this one's name, or the cluster another UDP port; or the host
+                gets another datapath, and has endpoints on the one it had.
             InvalidValueError: The store of the cluster cannot be opened as it is described.
         """
+        remember(core, self.datapath)
         config = self.config
         store = config.store
         if callable(store):
@@ -115,7 +119,7 @@ class ClusterOpening:
             datapath=self.datapath.name,
         )
         member = Member(store, config.host, record, config.ttl)
-        span = Span(core, config, ledger, self.underlay)
+        span = Span(core, config, ledger, self.underlay, self.datapath.name)
         core.span = span
         bridge = getattr(self.datapath, "bridge", None)
         peers = kernel.peers(bridge)  # type: ignore[attr-defined]  # checked when the host was looked at
@@ -173,12 +177,3 @@ class ClusterOpening:
 
 def _replan(core: Core, identity: str, draft: Draft) -> None:
     replan_network(core, draft, identity)
-
-
-def _switch_kind(kernel: Kernel, link: str) -> str:
-    """Return what forwards for the Open vSwitch of a host."""
-    look = getattr(kernel, "switch_kind", None)
-    if look is None:
-        msg = f"{kernel!r} has no Open vSwitch"
-        raise UnavailableError(msg)
-    return str(look(link))

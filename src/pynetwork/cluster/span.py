@@ -57,6 +57,7 @@ class Span:
         config: What it was told of the cluster.
         ledger: The books.
         underlay: How this host reaches the others.
+        datapath: Name of what forwards on this host.
         agent: What follows the others; None when that is somebody else's business.
 
     Attributes:
@@ -67,6 +68,7 @@ class Span:
     config: Cluster
     ledger: Ledger
     underlay: Underlay
+    datapath: str
     agent: Agent | None = None
     worker: Worker = attrs.field(init=False)
     _chooser: Chooser = attrs.field(init=False)

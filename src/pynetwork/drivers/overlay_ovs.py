@@ -40,15 +40,21 @@ class OvsDatapath:
     See :class:`~pynetwork.drivers.overlay.Datapath`.
 
     Args:
-        kind: ``system`` when the kernel forwards for Open vSwitch, ``netdev`` when it does so in user space.
+        name: ``ovs-kernel`` when the kernel forwards for Open vSwitch, ``ovs-userspace`` when it does so
+            itself.
         bridge: Name of the bridge.
+
+    Attributes:
+        kind: The same in the words of Open vSwitch, its ``datapath_type``.
     """
 
-    name = "ovs"
+    of_kernel: Final = "ovs-kernel"
+    of_user_space: Final = "ovs-userspace"
     is_strict = True
 
-    def __init__(self, kind: str = "system", bridge: str = _BRIDGE) -> None:
-        self.kind = kind
+    def __init__(self, name: str = of_kernel, bridge: str = _BRIDGE) -> None:
+        self.name = name
+        self.kind = {self.of_kernel: "system", self.of_user_space: "netdev"}[name]
         self.bridge = bridge
 
     def port_number(self, link: str) -> int:

@@ -20,6 +20,7 @@ from pynetwork.kernel.explain import check_privileges, explained
 from pynetwork.kernel.failure import failure
 from pynetwork.kernel.firewall import RulesRefusedError, is_of_firewall, open_firewall
 from pynetwork.kernel.fresh import Fresh
+from pynetwork.kernel.genetlink import has_family
 from pynetwork.kernel.groups import Groups
 from pynetwork.kernel.host_links import HostLinks
 from pynetwork.kernel.identity import identity_of
@@ -185,9 +186,13 @@ class LinuxKernel:
         """Whether it can tell which host a VXLAN packet comes from, as strict networks need it."""
         return self.admission.is_possible()
 
-    def switch_kind(self, link: str) -> str:
-        """Return what forwards for the host's Open vSwitch, see :meth:`.ovs.switch.Switch.kind`."""
-        return self.switch().kind(link)
+    def has_switch_module(self) -> bool:
+        """Whether the kernel can forward for an Open vSwitch, which names such a type in any case."""
+        return has_family("ovs_datapath")
+
+    def check_switch(self, link: str | None = None) -> None:
+        """Check that the host's Open vSwitch can be told of changes, see :meth:`.ovs.switch.Switch.check`."""
+        self.switch().check(link)
 
     def namespace_id(self, path: str | None) -> object:
         """Return what identifies a network namespace; None when *path* is none."""

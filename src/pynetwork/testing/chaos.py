@@ -139,9 +139,13 @@ class Chaos:
         self.fate.check()
         return cast("Peers", self._kernel.peers(bridge))  # type: ignore[attr-defined]  # of those that have it
 
-    def switch_kind(self, link: str) -> str:
-        """Return what forwards for the host's Open vSwitch."""
-        return str(self._kernel.switch_kind(link))  # type: ignore[attr-defined]  # of those that have it
+    def has_switch_module(self) -> bool:
+        """Whether the host can forward for an Open vSwitch."""
+        return bool(self._kernel.has_switch_module())  # type: ignore[attr-defined]  # of those that have it
+
+    def check_switch(self, link: str | None = None) -> None:
+        """Check that the host's Open vSwitch can be told of changes."""
+        self._kernel.check_switch(link)  # type: ignore[attr-defined]  # likewise
 
     def underlay(self, vtep: IPAddress | None) -> Underlay:
         """Return how the host reaches others."""

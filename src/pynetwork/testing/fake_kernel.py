@@ -141,9 +141,12 @@ class FakeKernel:
         """Return what tells the host of endpoints on others."""
         return self._peers
 
-    def switch_kind(self, link: str) -> str:  # noqa: ARG002 - any will do
-        """Return what forwards for its Open vSwitch: itself, in user space."""
-        return "netdev"
+    def has_switch_module(self) -> bool:
+        """Whether it can forward for an Open vSwitch: it cannot."""
+        return False
+
+    def check_switch(self, link: str | None = None) -> None:
+        """Check that its Open vSwitch can be told of changes: it always can."""
 
     def underlay(self, vtep: IPAddress | None) -> Underlay:
         """Return how the host reaches others: 192.0.2.1 is its address when none is given."""

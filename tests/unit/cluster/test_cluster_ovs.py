@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pynetwork import ExhaustedError, InvalidValueError, OverlayOptions, UnavailableError
+from pynetwork import (
+    ConflictError,
+    ExhaustedError,
+    InvalidValueError,
+    MemoryStore,
+    OverlayOptions,
+    UnavailableError,
+)
 from pynetwork.cluster.config import Cluster
 from pynetwork.drivers.overlay_flows import OFPORT_MAX
 from pynetwork.drivers.overlay_ovs import OvsDatapath
+from pynetwork.kernel.ovs.place import SwitchAwayError
 from pynetwork.peers import Flood, Reach, Resolve
 from pynetwork.resources import Flow, OvsBridge, OvsPort, StrictVni, TxChecksum, Veth, Vxlan
+from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
     from tests.unit.cluster.hosts import Host, World
@@ -22,7 +32,7 @@ def made(host: Host, kind: type) -> list[str]:
 
 
 def test_all_networks_of_a_host_are_flows_of_one_bridge(world: World) -> None:
-    host = world.host("h1", datapath="ovs")
+    host = world.host("h1", datapath="ovs-userspace")
     for name in ("red", "blue"):
         host.controller.new_network("overlay", name, subnets=["10.1.0.0/24"], ipv6=True)
         host.joined(name, "web")
@@ -46,7 +56,7 @@ def test_all_networks_of_a_host_are_flows_of_one_bridge(world: World) -> None:
 
 
 def test_what_is_elsewhere_is_told_and_goes_with_the_network(world: World) -> None:
-    one, two = (world.host(name, datapath="ovs") for name in ("h1", "h2"))
+    one, two = (world.host(name, datapath="ovs-userspace") for name in ("h1", "h2"))
     one.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"], options=OverlayOptions(bum=True))
     near, far = one.joined("net", "near"), two.joined("net", "far")
     world.settle()
@@ -65,7 +75,7 @@ def test_hosts_of_both_datapaths_are_in_a_strict_network_if_they_can_tell(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One without nftables cannot, and says what it takes."""
-    one, two = world.host("h1", datapath="ovs"), world.host("h2", datapath="linux")
+    one, two = world.host("h1", datapath="ovs-userspace"), world.host("h2", datapath="linux")
     one.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"], options=OverlayOptions(strict=True))
     one.joined("net", "web")
     assert any(isinstance(item, Flow) and item.actions == "goto_table:45" for item in one.kernel.resources)
@@ -83,7 +93,7 @@ def test_hosts_of_both_datapaths_are_in_a_strict_network_if_they_can_tell(
 def test_ports_of_a_host_have_different_numbers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even if their names, which are random, would give the same; and there is an end to them."""
     monkeypatch.setattr(OvsDatapath, "port_number", lambda _self, link: 2 + int(link[-1], 16) % 4)
-    host = world.host("h1", datapath="ovs")
+    host = world.host("h1", datapath="ovs-userspace")
     host.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
     ends = [host.joined("net", f"e{number}") for number in range(4)]
     numbers = [item.ofport for item in host.kernel.resources if isinstance(item, OvsPort) and not item.type]
@@ -102,16 +112,117 @@ def test_numbers_are_those_of_ports_of_endpoints() -> None:
 
 
 def test_a_datapath_that_there_is_none_of_is_refused(world: World) -> None:
-    with pytest.raises(InvalidValueError, match="auto, linux, ovs are known"):
-        Cluster(store=world.store, host="h1", datapath="ebpf")
+    for name in ("ebpf", "ovs", "OVS-kernel", ""):
+        with pytest.raises(InvalidValueError, match="auto, ovs-kernel, ovs-userspace, linux are known"):
+            Cluster(store=world.store, host="h1", datapath=name)
 
 
-def test_the_kernels_own_switch_needs_no_help_with_checksums(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pynetwork.testing.FakeKernel.switch_kind", lambda _self, _link: "system")
-    host = world.host("h1", datapath="ovs")
+class Switched(FakeKernel):
+    """A host with the kernel's module, or without, and a switch that runs, or does not."""
+
+    has_module = True
+    reason = ""
+
+    def has_switch_module(self) -> bool:
+        return self.has_module
+
+    def check_switch(self, link: str | None = None) -> None:
+        if self.reason:
+            raise SwitchAwayError(self.reason)
+        if link is not None:
+            msg = f"{link} is none of its own"
+            raise UnavailableError(msg)
+
+
+def test_the_kernels_own_switch_needs_no_help_with_checksums(world: World) -> None:
+    host = world.host("h1", datapath="ovs-kernel", kernel=Switched())
     host.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
     host.joined("net", "web")
     assert not made(host, TxChecksum)
     assert OvsBridge(name="br-pynetwork", datapath="system") in host.kernel.resources
+    assert place(host) == {"host": "h1", "vtep": "192.0.2.1", "datapath": "ovs-kernel"}
+
+
+def place(host: Host) -> object:
+    return host.controller.inspect()["cluster"]
+
+
+def test_the_best_is_taken_that_a_host_has_and_kept(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Until another is asked for: what is there, or runs, may be another at every start."""
+    caplog.set_level("INFO")
+    kernel, store = Switched(), MemoryStore()
+    host = world.host("h1", kernel=kernel, store=store)
+    assert "datapath ovs-kernel forwards on this host" in caplog.messages
+    host.controller.close()
+    kernel.has_module, kernel.reason = False, "it does not run"
+    host = world.host("h1", kernel=kernel, store=store)
+    assert place(host) == {"host": "h1", "vtep": "192.0.2.1", "datapath": "ovs-kernel"}
+    assert "networks that span hosts wait for their switch: it does not run" in caplog.messages
+    host.controller.close()
+    assert world.host("h1", kernel=kernel, store=store, datapath="linux").controller.inspect()["cluster"][
+        "datapath"
+    ] == ("linux")
+    kernel.has_module, kernel.reason = True, ""
+    host = world.host("h1", kernel=kernel, store=store)
+    host.controller.new_network("overlay", "net")
+    host.joined("net", "web")
+    assert made(host, Vxlan)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "reason"),
+    [
+        ({"has_module": False}, r"the kernel lacks openvswitch \(modprobe openvswitch\)"),
+        ({"reason": "it does not run: start it"}, "it does not run: start it"),
+        ({"package": None}, r"the Python package ovs is missing \(pip install 'pynetwork\[overlay\]'\)"),
+    ],
+)
+def test_a_host_that_lacks_something_takes_the_kernels_vxlan_and_says_why(
+    world: World,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: dict[str, Any],
+    reason: str,
+) -> None:
+    caplog.set_level("INFO")
+    kernel = Switched()
+    for name, value in lacks.items():
+        setattr(kernel, name, value)
+    if "package" in lacks:
+        monkeypatch.setattr("pynetwork.cluster.datapaths.find_spec", lambda _name: None)
+    host = world.host("h1", kernel=kernel)
+    assert place(host) == {"host": "h1", "vtep": "192.0.2.1", "datapath": "linux"}
+    assert re.search(f"datapath linux forwards on this host: {reason}", caplog.text)
+
+
+def test_what_was_asked_for_and_cannot_be_had_is_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Switched()
+    kernel.has_module = False
+    with pytest.raises(UnavailableError, match=r"'ovs-kernel' cannot be had: .* \(modprobe openvswitch\)"):
+        world.host("h1", kernel=kernel, datapath="ovs-kernel")
+    with pytest.raises(UnavailableError, match="is none of its own"):
+        world.host("h1", kernel=kernel, datapath="ovs-userspace")
+    monkeypatch.setattr("pynetwork.cluster.datapaths.find_spec", lambda _name: None)
+    for name in ("ovs-kernel", "ovs-userspace"):
+        with pytest.raises(UnavailableError, match=r"pip install 'pynetwork\[overlay\]'"):
+            world.host("h1", kernel=Switched(), datapath=name)
+
+
+def test_a_host_does_not_change_its_datapath_under_endpoints(world: World) -> None:
+    kernel, store = FakeKernel(), MemoryStore()
+    host = world.host("h1", kernel=kernel, store=store, datapath="linux")
+    host.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    host.joined("net", "web")
+    host.controller.close()
+    before = kernel.resources
+    with pytest.raises(ConflictError, match=r"cannot become 'ovs-userspace': .* on 'linux', .* first: web"):
+        world.host("h1", kernel=kernel, store=store, datapath="ovs-userspace")
+    assert kernel.resources == before
+    host = world.host("h1", kernel=kernel, store=store)
+    host.controller.networks["net"].endpoints["web"].leave()
+    host.controller.close()
+    host = world.host("h1", kernel=kernel, store=store, datapath="ovs-userspace")
+    assert made(host, OvsBridge)
+    assert not made(host, Vxlan)

@@ -11,9 +11,13 @@ import attrs
 
 from pynetwork.errors import UnavailableError
 
-__all__ = ["Place", "default_directory"]
+__all__ = ["Place", "SwitchAwayError", "default_directory"]
 
 _START: Final = "systemctl start openvswitch-switch, or /usr/share/openvswitch/scripts/ovs-ctl start"
+
+
+class SwitchAwayError(UnavailableError):
+    """The host's Open vSwitch does not run, for now."""
 
 
 def default_directory() -> Path:
@@ -43,13 +47,13 @@ class Place:
 
     def no_database(self) -> UnavailableError:
         """Return the error for a database that does not answer."""
-        return UnavailableError(
+        return SwitchAwayError(
             f"ovsdb-server does not answer at {self.directory}/db.sock: start Open vSwitch ({_START})"
         )
 
     def no_switch(self) -> UnavailableError:
         """Return the error for a switch that does not run."""
-        return UnavailableError(
+        return SwitchAwayError(
             f"ovs-vswitchd of {self.directory} does not run: start Open vSwitch ({_START})"
         )
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel.firewall import RulesRefusedError
-from pynetwork.kernel.genetlink import has_family
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.database import Database
 from pynetwork.kernel.ovs.messages import add_flow, delete_all, delete_flow
@@ -101,30 +100,29 @@ class Switch:
         """Call *emptied* whenever a bridge has lost its flows; the caller closes what this returns."""
         return SwitchWatch(Channel(self.place, bridge), emptied)
 
-    def kind(self, link: str) -> str:
+    def check(self, link: str | None = None) -> None:
         """
-        Return ``system`` when the kernel can forward for it, else ``netdev``: it does so in user space.
+        Check that it can be told of changes.
 
         Args:
-            link: The interface whose address tunnels end at.
+            link: The interface whose address tunnels end at, if it forwards in user space: it must be one
+                of its own, or it would send into no tunnel, and say nothing.
 
         Raises:
-            UnavailableError: ovsdb-server or ovs-vswitchd does not answer; or it is in user space, and *link*
-                is none of its own: then it would send into no tunnel, and say nothing.
+            SwitchAwayError: ovsdb-server or ovs-vswitchd does not answer.
+            UnavailableError: *link* is none of its own.
         """
-        is_own = self._database.look(lambda edit: edit.root and edit.find("Interface", link) is not None)
+        is_own = self._database.look(
+            lambda edit: edit.root and (link is None or edit.find("Interface", link) is not None)
+        )
         self.place.check_switch()
-        # What the switch calls its types is the same without the kernel's module.
-        if has_family("ovs_datapath"):
-            return "system"
         if not is_own:
             msg = (
-                "Open vSwitch is in user space here, and sends into tunnels only through a bridge of its own:"
+                "Open vSwitch sends into tunnels in user space only through a bridge of its own:"
                 f" make one whose port is the network card, and give it the address of {link}; or load the "
-                "kernel's module (modprobe openvswitch)"
+                "kernel's module (modprobe openvswitch), and use datapath 'ovs-kernel'"
             )
             raise UnavailableError(msg)
-        return "netdev"
 
     def close(self) -> None:
         """Close all connections; what was made stays. Idempotent."""
