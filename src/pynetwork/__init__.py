@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from pynetwork.network import Network
     from pynetwork.plan import Plan, Step, Steps, Verb
     from pynetwork.ports import PortBinding
-    from pynetwork.sandbox import Sandbox
+    from pynetwork.sandbox import Gateway, Sandbox
     from pynetwork.specs import (
         Capabilities,
         EndpointSpec,
@@ -102,6 +102,7 @@ __all__ = [
     "EventReader",
     "ExhaustedError",
     "Finding",
+    "Gateway",
     "HistoryLostError",
     "HostDriver",
     "InterfaceStatistics",
@@ -193,7 +194,7 @@ _HOMES: Final = {
     "pynetwork.network": ("Network",),
     "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),
     "pynetwork.ports": ("PortBinding",),
-    "pynetwork.sandbox": ("Sandbox",),
+    "pynetwork.sandbox": ("Gateway", "Sandbox"),
     "pynetwork.specs": (
         "Capabilities",
         "EndpointSpec",

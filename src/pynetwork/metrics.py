@@ -34,11 +34,13 @@ def render(core: Core) -> str:
 def _objects(core: Core) -> Iterator[str]:
     with core.reading() as records:
         sandboxes = [row.spec for row in records.sandboxes.values()]
-        joined = sum(row.spec.sandbox is not None for row in records.endpoints.values())
-        ports = sum(len(records.ports_of(identity)) for identity in records.endpoints)
+        networks = [row.spec for row in records.networks.values() if not row.spec.system]
+        endpoints = [row.spec for row in records.endpoints.values() if not row.spec.system]
+        joined = sum(spec.sandbox is not None for spec in endpoints)
+        ports = sum(len(records.ports_of(spec.id)) for spec in endpoints)
         found = {
-            "networks": (len(records.networks), "Networks."),
-            "endpoints": (len(records.endpoints), "Endpoints."),
+            "networks": (len(networks), "Networks."),
+            "endpoints": (len(endpoints), "Endpoints."),
             "endpoints_joined": (joined, "Endpoints that have joined a sandbox."),
             "sandboxes": (len(sandboxes), "Sandboxes."),
             "sandboxes_detached": (
@@ -65,7 +67,8 @@ def _pools(core: Core) -> Iterator[str]:
                 usage = core.allocations.usage(row.spec.ipam, pool_of(row.spec, subnet))
                 if usage is None:
                     continue
-                labels = {"network": row.spec.name, "subnet": str(subnet.network)}
+                # Others may be called as the host's gateway network, which has no name of its own.
+                labels = {"network": "" if row.spec.system else row.spec.name, "subnet": str(subnet.network)}
                 states = {"taken": usage.taken, "quarantined": usage.quarantined, "free": usage.free}
                 samples += (({**labels, "state": state}, count) for state, count in states.items())
     yield _family("pool_addresses", "gauge", "Addresses of each subnet that can be assigned.", samples)

@@ -50,8 +50,8 @@ def counts(core: Core) -> dict[str, int]:
     """Return how many objects there are, and how many requests are under way."""
     with core.reading() as records:
         return {
-            "networks": len(records.networks),
-            "endpoints": len(records.endpoints),
+            "networks": sum(not row.spec.system for row in records.networks.values()),
+            "endpoints": sum(not row.spec.system for row in records.endpoints.values()),
             "sandboxes": len(records.sandboxes),
             "requests": len(list(core.engine.world.under_way())),
             "revision": core.engine.mirror.revision,

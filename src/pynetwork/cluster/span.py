@@ -172,8 +172,8 @@ class Span:
 
     def create_endpoint(self, request: EndpointRequest) -> str:
         """Make an endpoint in a network of the cluster; returns its id."""
-        if request.ports:
-            msg = "ports cannot be published in a network that spans hosts: it is internal"
+        if request.ports and (spec := self._row(request.network).spec).internal:
+            msg = f"nothing can be published in network {spec.name!r}: it is internal"
             raise InvalidValueError(msg)
         identity = new_id(self.core.surroundings.random)
         self._being_made.add(identity)
@@ -311,8 +311,13 @@ class Span:
     def _adopt(self, network: AnyNetworkSpec) -> None:
         """Have a network on this host, unless another thread has it there."""
         core = self.core
+        with core.reading() as records:
+            is_first = network.host_gateway and core.instance not in records.networks
+        # What the host's gateway network has must not be in the way of those that may yet come here.
+        others = self.ledger.networks()[0] if is_first else ()
+        avoid = [subnet.network for other in others for subnet in other.subnets]
         try:
-            core.request(lambda draft: adopt_network(core, draft, network))
+            core.request(lambda draft: adopt_network(core, draft, network, avoid))
         except ConflictError:
             with core.reading() as records:
                 if records.named("network", network.name) not in {None, network.id}:

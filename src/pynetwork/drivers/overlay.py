@@ -60,7 +60,7 @@ class OverlayDriver:
     """
 
     name = "overlay"
-    capabilities = Capabilities(scope=Scope.GLOBAL, max_subnets=16)
+    capabilities = Capabilities(scope=Scope.GLOBAL, max_subnets=16, host_gateway=True)
     options_type = OverlayOptions
 
     underlay: Underlay

@@ -212,7 +212,7 @@ class _Settled:
         self, key: str, was: _Fields | None, now: _Fields | None, old: Mapping[str, _Fields | None]
     ) -> Iterator[_What]:
         word, identity = _identity(key)
-        if word == "port" or was == now:
+        if word == "port" or was == now or (now or was or {}).get("system"):
             return
         names = (
             self._endpoint_names(identity, old) if word == "endpoint" else self._named(word, identity, old)

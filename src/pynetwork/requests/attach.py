@@ -101,7 +101,8 @@ def _become(core: Core, draft: Draft, row: Row[SandboxSpec], spec: SandboxSpec, 
     scope = sandbox_scope(spec.id)
     rest = (item for item in core.engine.world.plan(scope) if not _is_of(item, row.spec.netns))
     draft.plans[scope] = Plan((*rest, *sandbox_plan(spec)))
-    for member in core.records.joined(spec.id):
+    members = core.records.joined(spec.id)
+    for member in members:
         endpoint = (
             changed(member.spec, link=new_link(core, core.network(member.spec.network).spec))
             if spec.attached
@@ -111,7 +112,7 @@ def _become(core: Core, draft: Draft, row: Row[SandboxSpec], spec: SandboxSpec, 
         draft.replace(member.replaced(endpoint), member.replaced(member.spec))
         draft.undisturbed.add(network_scope(endpoint.network))
         plan_join(core, draft, endpoint, spec)
-        plan_ports(core, draft, endpoint, spec, avoid)
+        plan_ports(core, draft, endpoint, spec, members=[each.spec for each in members], avoid=avoid)
 
 
 def _is_of(item: Resource, netns: str | None) -> bool:

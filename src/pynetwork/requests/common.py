@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from pynetwork.engine import Draft
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Row
     from pynetwork.specs import EndpointSpec, PortSpec, Subnet
+    from pynetwork.types import IPAddress
 
 __all__ = [
     "by_claim",
     "driver_of",
     "join_scope",
     "network_scope",
+    "next_hop",
     "plain",
     "pool_of",
     "port_key",
@@ -96,18 +98,27 @@ def by_claim(core: Core, members: Iterable[EndpointSpec]) -> list[EndpointSpec]:
     """
     Return the endpoints of a sandbox by their claim to provide its default routes, the highest first.
 
-    Higher priority; not internal; more address families; joined earlier (libnetwork's order, with age in
-    place of the network's name).
+    What it has of the host's gateway network comes last. Else: higher priority; not internal; more address
+    families; joined earlier (libnetwork's order, with age in place of the network's name).
     """
     return sorted(
         members,
         key=lambda spec: (
+            spec.system,
             -spec.priority,
             core.network(spec.network).spec.internal,
             -len(spec.addresses),
             spec.joined,
         ),
     )
+
+
+def next_hop(network: AnyNetworkSpec, endpoint: EndpointSpec, version: int) -> IPAddress | None:
+    """Return the next hop of the default route that *endpoint* of *network* could provide, if any."""
+    address = endpoint.address(version)
+    if network.internal or network.host_gateway or address is None:
+        return None
+    return next((subnet.default_via for subnet in network.subnets if address.ip in subnet.network), None)
 
 
 def rename(draft: Draft, row: Row[Any], taken: str | None, owner: str, name: str) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.errors import ConflictError, ExhaustedError, InvalidValueError
+from pynetwork.errors import ConflictError, InvalidValueError
 from pynetwork.ports import PortBinding
 from pynetwork.records import record
-from pynetwork.requests.common import join_scope, network_scope, pool_of, ports_of
+from pynetwork.requests.addresses import release_addresses, take_addresses
+from pynetwork.requests.common import join_scope, network_scope, ports_of
 from pynetwork.requests.membership import leave
 from pynetwork.requests.ports import choose_ports
 from pynetwork.specs import DEFAULT_GATEWAY, EndpointSpec, StaticRoute
@@ -31,11 +32,10 @@ from pynetwork.types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from pynetwork.core import Core
     from pynetwork.engine import Draft
-    from pynetwork.ipam import Pool
     from pynetwork.records import AnyNetworkSpec
     from pynetwork.types import IPAddress, IPInterface
 
@@ -229,24 +229,7 @@ class EndpointRequest:
         """Take one address of each family that the network has."""
         if network.space == CLUSTER_SPACE:
             return self._held(network)
-        pools = [pool_of(network, subnet) for subnet in network.subnets if subnet.network.prefixlen]
-        wanted: dict[int, IPAddress] = {}
-        for address in self.addresses:
-            if not any(address in pool.subnet for pool in pools):
-                msg = f"invalid address {address}: it does not belong to any of this network's subnets"
-                raise InvalidValueError(msg)
-            if wanted.setdefault(address.version, address) is not address:
-                msg = f"invalid addresses: an endpoint has one IPv{address.version} address"
-                raise InvalidValueError(msg)
-        return tuple(
-            _first_free(
-                partial(core.allocations.request_address, draft, network.ipam, mac=mac),
-                candidates,
-                wanted.get(version),
-            )
-            for version in (4, 6)
-            if (candidates := [pool for pool in pools if pool.subnet.version == version])
-        )
+        return take_addresses(core, draft, network, mac, self.addresses)
 
     def _held(self, network: AnyNetworkSpec) -> tuple[IPInterface, ...]:
         """Return the addresses asked for, which are the endpoint's own in the whole cluster."""
@@ -256,20 +239,6 @@ class EndpointRequest:
             for subnet in network.subnets
             if address in subnet.network
         )
-
-
-def _first_free(
-    request: Callable[..., IPInterface], pools: list[Pool], wanted: IPAddress | None
-) -> IPInterface:
-    """Take an address of the first pool that has room, or the one that is wanted."""
-    if wanted is not None:
-        pools = [pool for pool in pools if wanted in pool.subnet][:1]
-    for pool in pools[:-1]:
-        try:
-            return request(pool, preferred=wanted)
-        except ExhaustedError:
-            continue  # the next subnet of this family may have room
-    return request(pools[-1], preferred=wanted)
 
 
 def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = False) -> None:
@@ -295,8 +264,7 @@ def delete_endpoint(core: Core, draft: Draft, identity: str, *, force: bool = Fa
         raise ConflictError(msg)
     draft.what = f"delete endpoint {spec.name!r}"
     network = core.network(spec.network).spec
-    for address in spec.addresses if network.space != CLUSTER_SPACE else ():
-        subnet = next(subnet for subnet in network.subnets if address.ip in subnet.network)
-        core.allocations.release_address(draft, network.ipam, pool_of(network, subnet), address.ip)
+    if network.space != CLUSTER_SPACE:
+        release_addresses(core, draft, network, spec)
     draft.on_commit += (Delete(port.key) for port in ports_of(core, draft, identity))
     draft.on_commit += (Delete(f"name/endpoint/{spec.network}/{spec.name}"), Delete(row.key))

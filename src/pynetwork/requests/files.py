@@ -9,6 +9,7 @@ from pynetwork.etc import hostname_text, hosts_text, own_hosts_text, resolv_conf
 from pynetwork.plan import Plan
 from pynetwork.requests.common import by_claim, sandbox_lock
 from pynetwork.resources import Directory, File
+from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,14 +86,14 @@ def _texts(
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Return text and upkeep of ``hosts`` and of ``resolv.conf``."""
     networks = [core.network(member.network).spec for member in members]
-    addresses = [address.ip for member in members for address in member.addresses]
+    addresses = [address.ip for member in members if not member.system for address in member.addresses]
     hosts = hosts_text(sandbox, addresses, _gateways(core, members), ipv6=host.ipv6)
     resolv_conf = resolv_conf_text(
         sandbox,
         host,
         servers=[address for network in networks for address in network.dns],
         resolver=core.resolver if addresses else (),
-        ipv6=any(address.version == 6 for address in addresses),
+        ipv6=any(member.address(6) for member in members),
     )
     return (hosts, "part"), (resolv_conf, "whole")
 
@@ -114,7 +115,8 @@ def _gateways(core: Core, members: Sequence[EndpointSpec]) -> dict[int, IPAddres
     """Return the host's address in the network that is the way out, or would be, for each family."""
     found: dict[int, IPAddress] = {}
     for member in by_claim(core, members):
-        for subnet in core.network(member.network).spec.subnets:
+        network = core.network(member.network).spec
+        for subnet in () if network.space == CLUSTER_SPACE else network.subnets:  # no host is in those
             if subnet.gateway is not None and member.address(subnet.version) is not None:
                 found.setdefault(subnet.version, subnet.gateway)
     return found

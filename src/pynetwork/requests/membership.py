@@ -12,11 +12,19 @@ from pynetwork.requests.common import (
     driver_of,
     join_scope,
     network_scope,
+    next_hop,
     port_key,
     ports_of,
     sandbox_lock,
 )
 from pynetwork.requests.files import refresh_files
+from pynetwork.requests.gateway import (
+    end_gateway,
+    gateway_for,
+    is_gateway_needed,
+    is_gateway_of_use,
+    ways_in,
+)
 from pynetwork.requests.ports import rechoose
 
 if TYPE_CHECKING:
@@ -54,18 +62,25 @@ def join(core: Core, draft: Draft, endpoint: str, sandbox: str, avoid: Avoided =
     _check_free(core, spec, target.spec)
     _check_kind(core, network, target.spec)
     siblings = core.records.joined(sandbox)
+    draft.rely_on(row.key, row.revision)
+    draft.rely_on(target.key, target.revision)
+    joined = changed(row, spec=_put_in(core, spec, target.spec, siblings))
+    _regroup(core, draft, target.spec, [*siblings, joined], avoid)
+
+
+def _put_in(
+    core: Core, spec: EndpointSpec, sandbox: SandboxSpec, siblings: Sequence[Row[EndpointSpec]]
+) -> EndpointSpec:
+    """Return an endpoint as it is in a sandbox beside *siblings*."""
+    network = core.network(spec.network).spec
     _check_overlap(core, network, siblings)
-    joined = changed(
+    return changed(
         spec,
-        sandbox=sandbox,
+        sandbox=sandbox.id,
         interface=_interface(core, network, spec, siblings),
         link=new_link(core, network),
         joined=core.engine.mirror.revision + 1,
     )
-    draft.rely_on(row.key, row.revision)
-    draft.rely_on(target.key, target.revision)
-    _regroup(core, draft, target.spec, [*siblings, changed(row, spec=joined)])
-    plan_ports(core, draft, joined, target.spec, avoid)
 
 
 def new_link(core: Core, network: AnyNetworkSpec) -> str:
@@ -127,7 +142,9 @@ def leave_all(core: Core, draft: Draft, sandbox: str) -> None:
     """Draft that all endpoints are taken out of a sandbox."""
     draft.locks.add(sandbox_lock(sandbox))
     for row in core.records.joined(sandbox):
-        _take_out(core, draft, row)
+        if not row.spec.system:
+            _take_out(core, draft, row)
+    end_gateway(core, draft, sandbox)
 
 
 def plan_join(core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec) -> None:
@@ -137,21 +154,37 @@ def plan_join(core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: Sandbox
     draft.plans[join_scope(endpoint.id)] = plan if sandbox.attached else Plan()
 
 
-def plan_port(core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec, port: PortSpec) -> None:
-    """Plan that an endpoint that has joined a sandbox publishes a port."""
-    network = core.network(endpoint.network).spec
-    driver: Any = driver_of(core, network)  # it is a Publisher, or the port were not there
-    plan = driver.port_plan(network, endpoint, port.binding)
-    draft.plans[port_key(endpoint.id, port.id)] = plan if sandbox.attached else Plan()
+def plan_port(
+    core: Core,
+    draft: Draft,
+    endpoint: EndpointSpec,
+    sandbox: SandboxSpec,
+    port: PortSpec,
+    *,
+    members: Sequence[EndpointSpec],
+) -> None:
+    """Plan that an endpoint publishes a port that has joined a sandbox, whose endpoints are *members*."""
+    plan = Plan()
+    for network, reached in ways_in(core, endpoint, members) if sandbox.attached else ():
+        driver: Any = driver_of(core, network)
+        if hasattr(driver, "port_plan"):  # who is the way out for others need not publish anything
+            plan += driver.port_plan(network, reached, port.binding)
+    draft.plans[port_key(endpoint.id, port.id)] = plan
 
 
 def plan_ports(
-    core: Core, draft: Draft, endpoint: EndpointSpec, sandbox: SandboxSpec, avoid: Avoided = ()
+    core: Core,
+    draft: Draft,
+    endpoint: EndpointSpec,
+    sandbox: SandboxSpec,
+    *,
+    members: Sequence[EndpointSpec],
+    avoid: Avoided = (),
 ) -> None:
     """Plan all that an endpoint publishes that has joined a sandbox, with other host ports than *avoid*."""
     for row in ports_of(core, draft, endpoint.id):
         port = rechoose(core, draft, endpoint, row, avoid) if avoid else row.spec
-        plan_port(core, draft, endpoint, sandbox, port)
+        plan_port(core, draft, endpoint, sandbox, port, members=members)
 
 
 def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
@@ -170,16 +203,50 @@ def _take_out(core: Core, draft: Draft, row: Row[EndpointSpec]) -> None:
     draft.replace(row.replaced(alone), row.replaced(spec))
 
 
-def _regroup(core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]) -> None:
+def _regroup(
+    core: Core,
+    draft: Draft,
+    sandbox: SandboxSpec,
+    members: Sequence[Row[EndpointSpec]],
+    avoid: Avoided = (),
+) -> None:
     """Choose the providers of the default routes, and plan the members that are new or changed by it."""
-    owners = _default_routes(core, [row.spec for row in members])
-    refresh_files(core, draft, sandbox, [row.spec for row in members])
-    for row in members:
-        spec = changed(row.spec, default_via=owners.get(row.spec.id, ()))
-        if core.records.endpoints[spec.id].spec == spec:
-            continue
-        plan_join(core, draft, spec, sandbox)
-        draft.replace(row.replaced(spec), row.replaced(core.records.endpoints[spec.id].spec))
+    rows = _with_gateway(core, draft, sandbox, members)
+    owners = _default_routes(core, [row.spec for row in rows])
+    specs = [changed(row.spec, default_via=owners.get(row.spec.id, ())) for row in rows]
+    refresh_files(core, draft, sandbox, specs)
+    for row, spec in zip(rows, specs, strict=True):
+        known = core.records.endpoints.get(spec.id)
+        is_changed = known is None or known.spec != spec
+        if is_changed:
+            plan_join(core, draft, spec, sandbox)
+        if known is None:
+            draft.reserve(row.replaced(spec))
+        elif is_changed:
+            draft.replace(row.replaced(spec), row.replaced(known.spec))
+        is_new = known is None or known.spec.sandbox is None
+        if not spec.system and (is_new or core.network(spec.network).spec.host_gateway):
+            plan_ports(core, draft, spec, sandbox, members=specs, avoid=avoid)
+
+
+def _with_gateway(
+    core: Core, draft: Draft, sandbox: SandboxSpec, members: Sequence[Row[EndpointSpec]]
+) -> list[Row[EndpointSpec]]:
+    """Return the endpoints of a sandbox, one in the host's gateway network among them if it needs that."""
+    others = [row for row in members if not row.spec.system]
+    specs = [row.spec for row in others]
+    if not is_gateway_of_use(core, specs):
+        end_gateway(core, draft, sandbox.id)
+        return others
+    if not is_gateway_needed(core, specs):
+        for row in members:
+            if row.spec.system:
+                _take_out(core, draft, row)
+        return others
+    row = gateway_for(core, draft, sandbox)
+    if row.spec.sandbox is None:
+        row = changed(row, spec=_put_in(core, row.spec, sandbox, others))
+    return [*others, row]
 
 
 def _default_routes(core: Core, members: Iterable[EndpointSpec]) -> dict[str, tuple[IPAddress, ...]]:
@@ -192,18 +259,11 @@ def _default_routes(core: Core, members: Iterable[EndpointSpec]) -> dict[str, tu
     owners: dict[str, tuple[IPAddress, ...]] = {}
     for version in (4, 6):
         for spec in order:
-            via = _next_hop(core.network(spec.network).spec, spec, version)
+            via = next_hop(core.network(spec.network).spec, spec, version)
             if via is not None:
                 owners[spec.id] = (*owners.get(spec.id, ()), via)
                 break
     return owners
-
-
-def _next_hop(network: AnyNetworkSpec, spec: EndpointSpec, version: int) -> IPAddress | None:
-    address = spec.address(version)
-    if network.internal or address is None:
-        return None
-    return next((subnet.default_via for subnet in network.subnets if address.ip in subnet.network), None)
 
 
 def _interface(

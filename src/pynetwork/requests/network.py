@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pynetwork.drivers import Driver
     from pynetwork.engine import Draft
     from pynetwork.ipam import Pool
-    from pynetwork.records import AnyNetworkSpec
-    from pynetwork.types import IPAddress
+    from pynetwork.records import AnyNetworkSpec, Row
+    from pynetwork.types import IPAddress, IPNetwork
 
 __all__ = ["NetworkRequest", "adopt_network", "delete_network", "replan_network"]
 
@@ -58,6 +58,7 @@ class NetworkRequest:
         internal: No way out.
         dns: Name servers of its sandboxes.
         labels: The caller's.
+        avoid: What a subnet that is chosen must not overlap, besides what the host has.
     """
 
     driver: Driver[Any]
@@ -69,6 +70,7 @@ class NetworkRequest:
     internal: bool
     dns: tuple[IPAddress, ...]
     labels: Mapping[str, str]
+    avoid: tuple[IPNetwork, ...] = ()
 
     @classmethod
     def parse(
@@ -117,13 +119,26 @@ class NetworkRequest:
             msg = f"network with name {self.name!r} already exists"
             raise ConflictError(msg)
         self._check_singleton(core)
+        identity = new_id(core.surroundings.random)
+        if self.driver.capabilities.singleton:
+            draft.reserve(Put(f"only/{self.driver.name}", identity))
+        draft.reserve(Put(f"name/network/{self.name}", identity))
+        self._build(core, draft, identity)
+        return identity
+
+    def build_gateway(self, core: Core, draft: Draft) -> None:
+        """Draft that it is the host's gateway network, of which there is one; its name is not taken."""
+        self._build(core, draft, core.instance, system=True)
+
+    def _build(self, core: Core, draft: Draft, identity: str, *, system: bool = False) -> None:
         spec: AnyNetworkSpec = NetworkSpec(
-            id=new_id(core.surroundings.random),
+            id=identity,
             name=self.name,
             driver=self.driver.name,
             options=self.options,
             ipam=self.ipam,
             internal=self.internal,
+            system=system,
             dns=self.dns,
             labels=self.labels,
             created=core.surroundings.clock(),
@@ -136,13 +151,9 @@ class NetworkRequest:
                 self._addresses(core, draft, *pair) for pair in zip(pools, self._asked, strict=True)
             ),
         )
-        if self.driver.capabilities.singleton:
-            draft.reserve(Put(f"only/{self.driver.name}", spec.id))
         draft.locks.add(_NETWORKS)
-        draft.reserve(Put(f"name/network/{spec.name}", spec.id))
         draft.plans[network_scope(spec.id)] = self.driver.network_plan(spec)
         draft.reserve(record(f"network/{spec.id}", spec))
-        return spec.id
 
     def _check_singleton(self, core: Core) -> None:
         if self.driver.capabilities.singleton and any(
@@ -165,7 +176,7 @@ class NetworkRequest:
         request = partial(
             PoolRequest,
             space=self.driver.capabilities.scope,
-            exclude=tuple(core.surroundings.host_networks()) if chosen else (),
+            exclude=(*core.surroundings.host_networks(), *self.avoid) if chosen else (),
         )
         requests = [
             *(request(subnet=subnet.network, sub_pool=subnet.sub_pool) for subnet in self.subnets),
@@ -235,14 +246,17 @@ def _is_singleton(core: Core, driver: str) -> bool:
         return False  # uninstalled since; what it made is on record, and can be deleted without it
 
 
-def adopt_network(core: Core, draft: Draft, spec: AnyNetworkSpec) -> None:
+def adopt_network(core: Core, draft: Draft, spec: AnyNetworkSpec, avoid: Iterable[IPNetwork] = ()) -> None:
     """
     Draft that a network which spans hosts has its part on this one, too.
+
+    The first one whose way out is the host's gateway network brings that along.
 
     Args:
         core: The instance.
         draft: To fill in.
         spec: The network, as it is in the store of the cluster.
+        avoid: What a subnet of the gateway network must not overlap.
     """
     draft.what = f"bring network {spec.name!r} to this host"
     if core.records.named("network", spec.name) is not None:
@@ -252,6 +266,25 @@ def adopt_network(core: Core, draft: Draft, spec: AnyNetworkSpec) -> None:
     draft.reserve(Put(f"name/network/{spec.name}", spec.id))
     draft.plans[network_scope(spec.id)] = driver_of(core, spec).network_plan(spec)
     draft.reserve(record(f"network/{spec.id}", spec))
+    if spec.host_gateway and core.instance not in core.records.networks:
+        _gateway(core, (*avoid, *(subnet.network for subnet in spec.subnets))).build_gateway(core, draft)
+
+
+def _gateway(core: Core, avoid: tuple[IPNetwork, ...]) -> NetworkRequest:
+    """Return the host's gateway network, which lets none of its endpoints reach another."""
+    driver = core.drivers["bridge"]
+    return NetworkRequest(
+        driver=driver,
+        name="gateway",
+        subnets=(),
+        auto=(4, 6) if core.surroundings.host_files().ipv6 else (4,),
+        options=make_options(driver, {"icc": False, "interface_prefix": "gw"}),
+        ipam="default",
+        internal=False,
+        dns=(),
+        labels={},
+        avoid=avoid,
+    )
 
 
 def replan_network(core: Core, draft: Draft, identity: str) -> None:
@@ -293,13 +326,21 @@ def delete_network(core: Core, draft: Draft, identity: str, *, force: bool = Fal
         raise ConflictError(msg)
     draft.finish = True
     draft.locks.add(_NETWORKS)
-    draft.plans[network_scope(identity)] = Plan()
+    draft.on_commit += (Delete(f"only/{spec.driver}"), Delete(f"name/network/{spec.name}"))
+    _end(core, draft, row)
+    gateway = core.records.networks.get(core.instance)
+    if gateway is not None and spec.host_gateway:
+        rest = (other.spec for other in core.records.networks.values() if other.key != row.key)
+        if not any(other.host_gateway for other in rest):
+            _end(core, draft, gateway)
+
+
+def _end(core: Core, draft: Draft, row: Row[AnyNetworkSpec]) -> None:
+    """Draft the end of a network without endpoints."""
+    spec = row.spec
+    draft.plans[network_scope(spec.id)] = Plan()
     draft.rely_on(row.key, row.revision)
-    draft.compares.append(PrefixUnchanged(f"endpoint/{identity}/", core.engine.mirror.revision))
+    draft.compares.append(PrefixUnchanged(f"endpoint/{spec.id}/", core.engine.mirror.revision))
     for subnet in spec.subnets if spec.space != CLUSTER_SPACE else ():
         core.allocations.release_pool(draft, spec.ipam, pool_of(spec, subnet))
-    draft.on_commit += (
-        Delete(f"only/{spec.driver}"),
-        Delete(f"name/network/{spec.name}"),
-        Delete(row.key),
-    )
+    draft.on_commit.append(Delete(row.key))

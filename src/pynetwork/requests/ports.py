@@ -89,8 +89,9 @@ class _Chooser:
         avoid: What must not be chosen.
         given: The host ports chosen in the same request, and so not recorded yet.
         chosen: What they are of.
-        network: The endpoint's.
+        network: The one through which they are published: the endpoint's, or the host's gateway network.
         how: Ports are published there.
+        versions: Address families that the endpoint has there.
     """
 
     core: Core
@@ -101,26 +102,55 @@ class _Chooser:
     chosen: list[PortSpec] = attrs.field(factory=list)
     network: AnyNetworkSpec = attrs.field(init=False)
     how: Publishing = attrs.field(init=False)
+    versions: frozenset[int] = attrs.field(init=False)
 
     @network.default
     def _network(self) -> AnyNetworkSpec:
-        return self.core.network(self.endpoint.network).spec
+        own = self.core.network(self.endpoint.network).spec
+        return self.core.network(self.core.instance).spec if own.host_gateway else own
 
     @how.default
     def _how(self) -> Publishing:
         return _publishing(self.core, self.network)
 
+    @versions.default
+    def _versions(self) -> frozenset[int]:
+        own = self.network.id == self.endpoint.network
+        return frozenset(each.version for each in (self.endpoint.addresses if own else self.network.subnets))
+
     def choose(self, port: PortSpec) -> PortSpec:
         """Return *port* with its host port chosen, where it has one."""
         how = self.how
         self.draft.turns.add(PORTS)
-        wanted = _checked(self.network, self.endpoint, how, port.binding)
-        versions = [v for v in wanted.versions if v in how.translated and self.endpoint.address(v)]
+        wanted = self._checked(port.binding)
+        versions = [v for v in wanted.versions if v in how.translated and v in self.versions]
         if versions:
             wanted = wanted.at(self._first_free(wanted, versions))
         if wanted.size > 1:
             self._check_apart(port.id, wanted, set(how.opened).intersection(wanted.versions))
         return PortSpec(id=port.id, endpoint=port.endpoint, binding=wanted, versions=versions)
+
+    def _checked(self, binding: PortBinding) -> PortBinding:
+        """Return *binding* with the network's own host address filled in, if it can be published at all."""
+        network, how = self.network, self.how
+        if binding.host_address is None and how.address is not None:
+            binding = attrs.evolve(binding, host_address=how.address)
+        address = binding.host_address
+        known = self.versions.intersection((*how.translated, *how.opened))
+        if known.isdisjoint(binding.versions):
+            name = self.endpoint.name
+            msg = f"cannot publish {binding}: endpoint {name!r} has no IPv{binding.versions[0]} address"
+            raise InvalidValueError(msg)
+        if address is None:
+            return binding
+        if address.is_multicast or (address.version == 6 and address.is_loopback):
+            msg = f"cannot publish {binding}: what is sent to {address} does not reach an endpoint"
+            raise InvalidValueError(msg)
+        gateways = {subnet.gateway for subnet in network.subnets}
+        if address not in gateways and any(address in subnet.network for subnet in network.subnets):
+            msg = f"cannot publish {binding}: {address} is of network {network.name!r}, not the host's own"
+            raise InvalidValueError(msg)
+        return binding
 
     def _check_apart(self, identity: str, binding: PortBinding, versions: set[int]) -> None:
         """Check that a range that is opened is another one's equal, or has nothing in common with it."""
@@ -200,34 +230,11 @@ class _Chooser:
 def _publishing(core: Core, network: AnyNetworkSpec) -> Publishing:
     driver: Any = driver_of(core, network)
     ask = getattr(driver, "publishing", None)
-    if ask is None:
+    if ask is None and not network.internal:
         msg = f"network {network.name!r} is of type {network.driver!r}, which publishes no ports"
         raise InvalidValueError(msg)
-    how: Publishing = ask(network)
-    if not (how.translated or how.opened):
+    how: Publishing | None = None if ask is None else ask(network)
+    if how is None or not (how.translated or how.opened):
         msg = f"nothing can be published in network {network.name!r}: it is internal"
         raise InvalidValueError(msg)
     return how
-
-
-def _checked(
-    network: AnyNetworkSpec, spec: EndpointSpec, how: Publishing, binding: PortBinding
-) -> PortBinding:
-    """Return *binding* with the network's own host address filled in, if it can be published at all."""
-    if binding.host_address is None and how.address is not None:
-        binding = attrs.evolve(binding, host_address=how.address)
-    address = binding.host_address
-    known = {version for version in (*how.translated, *how.opened) if spec.address(version)}
-    if known.isdisjoint(binding.versions):
-        msg = f"cannot publish {binding}: endpoint {spec.name!r} has no IPv{binding.versions[0]} address"
-        raise InvalidValueError(msg)
-    if address is None:
-        return binding
-    if address.is_multicast or (address.version == 6 and address.is_loopback):
-        msg = f"cannot publish {binding}: what is sent to {address} does not reach an endpoint"
-        raise InvalidValueError(msg)
-    gateways = {subnet.gateway for subnet in network.subnets}
-    if address not in gateways and any(address in subnet.network for subnet in network.subnets):
-        msg = f"cannot publish {binding}: {address} is of network {network.name!r}, not the host's own"
-        raise InvalidValueError(msg)
-    return binding

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pynetwork.errors import NotFoundError
 from pynetwork.plan import Plan
-from pynetwork.requests.common import join_scope, network_scope, ports_of
+from pynetwork.requests.common import join_scope, network_scope, ports_of, sandbox_lock
 from pynetwork.requests.membership import plan_port
 from pynetwork.requests.ports import choose_ports
 from pynetwork.store import Delete
@@ -38,7 +38,10 @@ def publish(core: Core, draft: Draft, endpoint: str, asked: PortBinding, avoid: 
     _hold(draft, row)
     (port,) = choose_ports(core, draft, row.spec, [asked], avoid)
     if row.spec.sandbox is not None:
-        plan_port(core, draft, row.spec, core.sandbox(row.spec.sandbox).spec, port)
+        if core.network(row.spec.network).spec.host_gateway:
+            draft.locks.add(sandbox_lock(row.spec.sandbox))  # others of its endpoints are its way in
+        members = [member.spec for member in core.records.joined(row.spec.sandbox)]
+        plan_port(core, draft, row.spec, core.sandbox(row.spec.sandbox).spec, port, members=members)
     return port.binding
 
 

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
+from pynetwork.sandbox.gateway import Gateway
 from pynetwork.sandbox.handle import Sandbox
 from pynetwork.sandbox.namespace import Namespace
 
-__all__ = ["Namespace", "Sandbox"]
+__all__ = ["Gateway", "Namespace", "Sandbox"]

@@ -10,6 +10,7 @@ from pynetwork.requests.attach import attach, detach, find_source
 from pynetwork.requests.avoiding import avoiding_taken_ports
 from pynetwork.requests.common import plain, rename, sandbox_scope
 from pynetwork.requests.sandbox import delete_sandbox
+from pynetwork.sandbox.gateway import gateway_of, members_of
 from pynetwork.sandbox.interior import crew_of, files_of, group_of, groups_of, inside, within
 from pynetwork.specs.sandbox import parse_signal
 from pynetwork.types import check_name, check_seconds
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.figures import SandboxStatistics
     from pynetwork.kernel.members import Process
     from pynetwork.plan import Steps
+    from pynetwork.sandbox.gateway import Gateway
     from pynetwork.specs import Limits, SandboxSpec
     from pynetwork.types import IPAddress
 
@@ -142,9 +144,16 @@ class Sandbox(Handle):
         """Its endpoints, the longest joined first."""
         from pynetwork.endpoint import Endpoint
 
-        with self._core.reading() as records:
+        with self._core.reading():
             self._core.sandbox(self.id)
-            return tuple(Endpoint.of(self._core, row.spec.id) for row in records.joined(self.id))
+            return tuple(Endpoint.of(self._core, identity) for identity in members_of(self._core, self.id))
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """Its way out through the host's gateway network, if it has one; see :class:`Gateway`."""
+        with self._core.reading():
+            self._core.sandbox(self.id)
+            return gateway_of(self._core, self.id)
 
     @property
     def is_attached(self) -> bool:
@@ -367,10 +376,10 @@ class Sandbox(Handle):
 
     def inspect(self) -> dict[str, Any]:
         """Return all that is recorded of it as plain data, ready for JSON."""
-        with self._core.reading() as records:
+        with self._core.reading():
             spec = self._core.sandbox(self.id).spec
-            joined = [row.spec.id for row in records.joined(self.id)]
-        return plain(spec) | {"endpoints": joined}
+            joined, gateway = members_of(self._core, self.id), gateway_of(self._core, self.id)
+        return plain(spec) | {"endpoints": joined, "gateway": gateway and plain(gateway)}
 
     def __repr__(self) -> str:
         row = self._core.records.sandboxes.get(self.id)

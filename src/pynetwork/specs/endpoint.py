@@ -98,6 +98,7 @@ class EndpointSpec:
         sandbox: The sandbox's id while joined.
         joined: Revision of the store when it joined: orders the endpoints of a sandbox by age.
         default_via: Next hops of the default routes this endpoint owns in its sandbox.
+        system: It is what a sandbox has in the host's gateway network: it comes and goes with what needs it.
         created: Seconds since the epoch.
     """
 
@@ -121,6 +122,7 @@ class EndpointSpec:
     sandbox: str | None = None
     joined: int = 0
     default_via: tuple[IPAddress, ...] = attrs.field(default=(), converter=to_addresses)
+    system: bool = False
     created: float = 0.0
 
     def address(self, version: int) -> IPInterface | None:

@@ -120,6 +120,8 @@ class Capabilities:
             (libnetwork's host and null).
         host_sandbox: Whether its endpoints join the host's own namespace, and only that.
         max_subnets: Subnets of one family a network may have.
+        host_gateway: Whether its networks have no gateway of their own: their way out, and the ports they
+            publish, are those of the host's gateway network (libnetwork's ``docker_gwbridge``).
     """
 
     scope: Scope = Scope.LOCAL
@@ -127,6 +129,7 @@ class Capabilities:
     singleton: bool = False
     host_sandbox: bool = False
     max_subnets: int = 1
+    host_gateway: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -143,6 +146,9 @@ class NetworkSpec(Generic[O]):
         ipam: Name of the IPAM driver that gave them.
         space: Their address space.
         internal: No way out, no default route.
+        host_gateway: Its way out, and the ports it publishes, are those of the gateway network of each host.
+        system: It is a host's gateway network: made along with what needs it, in nobody's list, and without
+            a name of its own.
         dns: Name servers of its sandboxes, where these have none of their own.
         labels: The caller's.
         created: Seconds since the epoch.
@@ -156,6 +162,8 @@ class NetworkSpec(Generic[O]):
     ipam: str = "default"
     space: str = "local"
     internal: bool = False
+    host_gateway: bool = False
+    system: bool = False
     dns: tuple[IPAddress, ...] = attrs.field(default=(), converter=to_addresses)
     labels: Mapping[str, str] = attrs.field(factory=dict, converter=to_labels, hash=False)
     created: float = 0.0

@@ -83,7 +83,7 @@ def test_a_mac_that_somebody_asked_for_is_not_given_to_who_would_get_it_by_its_a
         ({"addresses": ["10.1.0.255"]}, "reserved"),
         ({"addresses": ["fd01::"]}, "reserved"),
         ({"addresses": ["10.1.0.2", "10.1.0.3"]}, "has one IPv4 address"),
-        ({"ports": ["80"]}, "ports cannot be published in a network that spans hosts"),
+        ({"ports": ["80"]}, "nothing can be published in network 'net': it is internal"),
         ({"mac": "junk"}, "invalid MAC"),
     ],
 )
@@ -92,7 +92,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_entered(
 ) -> None:
     host = world.host("h1")
     subnets = [Subnet("10.1.0.0/24", auxiliary={"x": "10.1.0.7"}), "fd01::/64"]
-    network = host.controller.new_network("overlay", "net", subnets=subnets)
+    network = host.controller.new_network("overlay", "net", subnets=subnets, internal=True)
     before = world.keys()
     with pytest.raises(InvalidValueError, match=words):
         network.create_endpoint("e", **arguments)
@@ -186,14 +186,20 @@ def _check_books(world: World, hosts: list[Host]) -> None:
     """Compare what is entered with what the hosts have: neither more nor less."""
     held = {key.rpartition("/")[2] for key in world.keys("held/")}
     records = [host.controller._core.records for host in hosts]
-    made = {identity for each in records for identity in each.endpoints}
-    assert held == made
+    own = [row.spec for each in records for row in each.endpoints.values() if not row.spec.system]
+    assert held == {spec.id for spec in own}
     for table in ("ends/", "ipam/", "macs/"):
         values = {entry.value for entry in world.store.list(table).entries}
         assert values == held
     assert len(world.keys("names/")) == len(world.keys("vni/")) == len(world.keys("nets/"))
-    used = {row.spec.network for each in records for row in each.endpoints.values()}
-    assert {identity for each in records for identity in each.networks} == used
+    used = {spec.network for spec in own}
+    here = [row.spec for each in records for row in each.networks.values()]
+    assert {spec.id for spec in here if not spec.system} == used
+    for host in hosts:  # its gateway network is there as long as it has others, and who has joined is in it
+        core = host.controller._core
+        assert (core.instance in core.records.networks) == (len(core.records.networks) > 0)
+        inmates = {row.spec.sandbox for row in core.records.endpoints.values() if not row.spec.system}
+        assert {k for k, row in core.records.endpoints.items() if row.spec.system} == inmates - {None}
     assert used <= {key.rpartition("/")[2] for key in world.keys("nets/")}
 
 

@@ -34,7 +34,7 @@ def made(host: Host, kind: type) -> list[str]:
 def test_all_networks_of_a_host_are_flows_of_one_bridge(world: World) -> None:
     host = world.host("h1", datapath="ovs-userspace")
     for name in ("red", "blue"):
-        host.controller.new_network("overlay", name, subnets=["10.1.0.0/24"], ipv6=True)
+        host.controller.new_network("overlay", name, subnets=["10.1.0.0/24"], ipv6=True, internal=True)
         host.joined(name, "web")
     assert made(host, OvsBridge) == ["br-pynetwork"]
     links = made(host, Veth)
