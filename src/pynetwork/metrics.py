@@ -12,6 +12,7 @@ import attrs
 
 from pynetwork.engine.counters import BOUNDS
 from pynetwork.requests.common import pool_of
+from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -63,6 +64,8 @@ def _pools(core: Core) -> Iterator[str]:
     samples: list[tuple[dict[str, str], int]] = []
     with core.reading() as records:
         for row in records.networks.values():
+            if row.spec.space == CLUSTER_SPACE:
+                continue  # handed out by all hosts together: network.usage() asks the store of the cluster
             for subnet in row.spec.subnets:
                 usage = core.allocations.usage(row.spec.ipam, pool_of(row.spec, subnet))
                 if usage is None:
