@@ -100,7 +100,8 @@ def ways_in(
     Yield the networks through which an endpoint is reached from outside, each with it as it is there.
 
     What its own network does not do, those do through which its sandbox answers: there it has the
-    addresses of the endpoints that provide the default routes.
+    addresses of the endpoints that provide the default routes. It is told by its own names, whichever way
+    that is: a port that goes another way is nobody else's.
 
     Args:
         core: The instance.
@@ -115,4 +116,5 @@ def ways_in(
         versions = {via.version for via in member.default_via}
         addresses = tuple(address for address in member.addresses if address.version in versions)
         if addresses:
-            yield core.network(member.network).spec, changed(endpoint, addresses=addresses)
+            way = core.network(member.network).spec
+            yield changed(way, name=network.name), changed(endpoint, addresses=addresses)

@@ -158,6 +158,8 @@ def test_ports_are_published_where_the_sandbox_goes_out(world: World) -> None:
     # All that the network itself has is IPv4, and that has another way out.
     assert endpoint.sandbox.gateway is None
     assert targets() == {("tcp", "10.5.0.2")}
+    # Else the port that is taken over would be taken for another's.
+    assert {port.owner for port in made(host, PublishedPort)} == {"endpoint 'web' of network 'net'"}
     other.leave()
     v4, v6 = (str(address.ip) for address in gateway_of(endpoint).addresses)
     assert targets() == {("tcp", v4), ("tcp", v6), ("udp", v6)}
