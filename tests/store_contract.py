@@ -7,6 +7,7 @@ its revisions may have begun anywhere.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Generator
@@ -398,6 +399,82 @@ class TestWatching:
         assert next(changes).key == "a"
         assert isinstance(changes, Generator)
         changes.close()
+
+
+class TestWatchingSeveral:
+    """One watcher, one thread that takes the changes."""
+
+    def test_each_prefix_is_told_from_its_own_revision_on(self, store: Store) -> None:
+        since = write(store, Put("a/0", "0"), Put("b/0", "0"), Put("c/0", "0"))
+        later = write(store, Put("a/1", "1"), Put("b/1", "1"))
+        last = write(store, Put("c/1", "1"), Put("a/2", "2"))
+        watcher = store.watcher()
+        watcher.add("a/", since)
+        watcher.add("b/", later)
+        watcher.add("c/", later)
+        changes = watcher.changes(poll=0.001)
+        found = {next(changes) for _ in range(3)}
+        assert found == {Change("a/1", "1", later), Change("c/1", "1", last), Change("a/2", "2", last)}
+        gone = write(store, Delete("b/0"))
+        assert next(changes) == Change("b/0", None, gone)
+        watcher.close()
+        assert list(changes) == []
+
+    def test_prefixes_come_and_go_while_another_thread_waits(self, store: Store) -> None:
+        watcher = store.watcher()
+        told: queue.SimpleQueue[Change] = queue.SimpleQueue()
+
+        def take() -> None:
+            for change in watcher.changes(poll=0.001):
+                told.put(change)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        for n in range(5):
+            since = write(store, Put(f"{n}/a", "1"))
+            watcher.add(f"{n}/", since)
+            revision = write(store, Put(f"{n}/a", "2"))
+            assert told.get(timeout=60) == Change(f"{n}/a", "2", revision)
+        watcher.drop("0/")
+        watcher.drop("0/")
+        watcher.add("5/", write(store, Put("5/a", "1")))
+        write(store, Put("0/a", "3"), Put("5/a", "2"))
+        assert told.get(timeout=60).key == "5/a"
+        watcher.add("0/", revision_of(store))
+        write(store, Put("0/a", "4"))
+        assert told.get(timeout=60).value == "4"
+        watcher.close()
+        watcher.close()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+        assert told.empty()
+
+    def test_a_prefix_that_is_added_again_begins_anew(self, store: Store) -> None:
+        since = write(store, Put("a", "0"))
+        write(store, Put("a", "1"))
+        watcher = store.watcher()
+        watcher.add("a", since)
+        changes = watcher.changes(poll=0.001)
+        assert next(changes).value == "1"
+        watcher.add("a", since)
+        assert next(changes).value == "1"
+        watcher.close()
+        assert list(changes) == []
+
+    def test_one_whose_history_is_gone_is_refused_and_the_others_go_on(self, store: Store) -> None:
+        watcher = store.watcher()
+        watcher.add("a", revision_of(store))
+        with pytest.raises(HistoryLostError, match="cannot watch 'b': the changes after revision 777777"):
+            watcher.add("b", 777777)
+        write(store, Put("b", "1"), Put("a", "1"))
+        assert next(watcher.changes(poll=0.001)).key == "a"
+
+    def test_a_watcher_of_nothing_can_be_closed(self, store: Store) -> None:
+        watcher = store.watcher()
+        timer = threading.Timer(0.02, watcher.close)
+        timer.start()
+        assert list(watcher.changes(poll=0.001)) == []
+        timer.join()
 
 
 class TestClosing:

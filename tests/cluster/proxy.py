@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 
@@ -32,6 +32,7 @@ class Fate(enum.Enum):
 class Request:
     path: str
     body: dict[str, Any]
+    more: Sequence[dict[str, Any]] = ()  # of a stream of requests
 
     @property
     def is_transaction(self) -> bool:
@@ -130,7 +131,8 @@ class Proxy:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        request = Request(start[1].decode(), json.loads(lines.read(length)))
+        bodies = [json.loads(body) for body in lines.read(length).splitlines()]
+        request = Request(start[1].decode(), bodies[0], bodies[1:])
         self.requests.append(request)
         return request
 
@@ -162,7 +164,7 @@ class Proxy:
 
     def _pipe(self, sock: socket.socket, request: Request) -> None:
         place = urlsplit(self.target)
-        body = json.dumps(request.body).encode()
+        body = "\n".join(map(json.dumps, (request.body, *request.more))).encode()
         with socket.create_connection((place.hostname, place.port)) as member:
             with self._lock:
                 self._open.add(member)

@@ -376,6 +376,78 @@ def test_members_that_were_set_back_are_told_anew(
         follower.wait_for("later", "1")
 
 
+class TestSeveralPrefixes:
+    """On one stream, for which HTTP has one request with all of them."""
+
+    def test_they_share_a_stream_that_is_resumed_for_all(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        watcher = watching().watcher()
+        since = put(writer, "0/", "0")
+        for n in range(40):
+            watcher.add(f"{n}/", since)
+        changes = watcher.changes()
+        for n in range(0, 40, 7):
+            revision = put(writer, f"{n}/", "1")
+            assert next(changes) == Change(f"{n}/", "1", revision)
+        assert count_watches(proxy) == 1
+        assert len(proxy.requests[-2].more) == 39
+        proxy.cut()
+        last = writer.transact([], [Put(f"{n}/", "2") for n in range(40)]) or 0
+        assert {next(changes) for _ in range(40)} == {Change(f"{n}/", "2", last) for n in range(40)}
+        assert count_watches(proxy) == 2
+        watcher.close()
+        assert list(changes) == []
+
+    def test_what_a_compaction_has_hidden_is_told_for_each(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        store = watching()
+        since = writer.transact([], [Put("a/gone", "0"), Put("b/gone", "0"), Put("b/same", "0")]) or 0
+        watcher = store.watcher()
+        watcher.add("a/", since)
+        watcher.add("b/", since)
+        changes = watcher.changes()
+        put(writer, "a/told", "1")
+        assert next(changes).key == "a/told"
+        proxy.decide = no_watch
+        proxy.cut()
+        last = writer.transact([], [Delete("a/gone"), Delete("b/gone"), Put("b/new", "1")]) or 0
+        compact(own, writer)
+        timer = threading.Timer(0.3, setattr, (proxy, "decide", lambda _: Fate.PASS))
+        timer.start()
+        assert [next(changes) for _ in range(3)] == [
+            Change("a/gone", None, last),
+            Change("b/new", "1", last),
+            Change("b/gone", None, last),
+        ]
+        timer.join()
+        put(writer, "b/later", "1")
+        assert next(changes).key == "b/later"
+
+    def test_one_that_is_added_need_not_wait_for_something_to_happen(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """The stream is quiet, and its thread asleep in it."""
+        watcher = watching().watcher()
+        since = put(writer, "a/", "1")
+        watcher.add("a/", since)
+        told: list[Change] = []
+        thread = threading.Thread(target=lambda: told.extend(watcher.changes()))
+        thread.start()
+        while count_watches(proxy) < 1:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        watcher.add("b/", since)
+        put(writer, "b/", "1")
+        while not told:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        watcher.close()
+        thread.join()
+        assert [change.key for change in told] == ["b/"]
+
+
 class TestTheEnd:
     def test_a_closed_store_ends_its_watches(self, watching: Callable[..., Store]) -> None:
         store = watching()

@@ -1,6 +1,6 @@
 """The agent of a host: announces what it has joined, and tells its datapath what others have.
 
-One thread does both, in the order in which things happen; one for each network waits for changes there,
+One thread does both, in the order in which things happen; one waits for changes in all networks of the host,
 another one renews the lease. When the store does not answer, all stays as it is: nothing is withdrawn that
 was not said to be gone.
 """

@@ -1,19 +1,20 @@
-"""Waiting for what others do in the networks of this host, a thread for each: not in the whole cluster."""
+"""Waiting, in one thread, for what others do in the networks of this host: not in the whole cluster."""
 
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from pynetwork.cluster.layout import peer_key
-from pynetwork.errors import StoreError
+from pynetwork.errors import HistoryLostError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pynetwork.store import Change, Snapshot, Store
+    from pynetwork.store import Change, Snapshot, Store, Watcher
 
 __all__ = ["Listed", "Watches"]
 
@@ -29,16 +30,9 @@ class Listed:
     snapshot: Snapshot
 
 
-@attrs.frozen(eq=False)
-class _Watch:
-    made: int
-    stop: threading.Event
-    thread: threading.Thread
-
-
 class Watches:
     """
-    Passes on what is joined and left in networks.
+    Passes on what is joined and left in networks. Its methods are for one thread, the agent's.
 
     Args:
         store: The cluster's.
@@ -52,8 +46,11 @@ class Watches:
         self._store = store
         self._tell = tell
         self._note = note
-        self._watches: dict[str, _Watch] = {}
-        self._ending: list[_Watch] = []
+        self._made: dict[str, int] = {}  # of the networks that are watched
+        self._missed: set[str] = set()  # of whose changes some were not told
+        self._watcher: Watcher | None = None
+        self._thread: threading.Thread | None = None
+        self._retry_due = 0.0
 
     def follow(self, networks: Mapping[str, tuple[int, int]]) -> None:
         """
@@ -62,55 +59,65 @@ class Watches:
         Args:
             networks: Id of each to what tells it from an earlier stay of it on this host, and to the revision
                 at which it was looked at as a whole.
+
+        Raises:
+            StoreError: Some are not watched yet: call again.
         """
-        for identity, watch in list(self._watches.items()):
-            if identity not in networks or networks[identity][0] != watch.made:
-                self._end(identity)
+        if self._thread is not None and not self._thread.is_alive():  # it ended with an error
+            self._missed.update(self._made)
+            self._end()
+            self._retry_due = time.monotonic() + _RETRY_SECONDS
+        if time.monotonic() < self._retry_due:
+            return
+        for identity, made in list(self._made.items()):
+            if identity not in networks or networks[identity][0] != made:
+                self.again(identity)
+        self._missed &= networks.keys()
         for identity, (made, since) in networks.items():
-            if identity not in self._watches:
-                stop = threading.Event()
-                name = f"pynetwork-watch-{identity[:8]}"
-                arguments = (identity, since, stop)
-                thread = threading.Thread(target=self._watch, args=arguments, name=name, daemon=True)
-                self._watches[identity] = _Watch(made, stop, thread)
-                thread.start()
-        self._ending = [watch for watch in self._ending if watch.thread.is_alive()]
+            if identity not in self._made:
+                self._add(identity, since)
+                self._made[identity] = made
 
     def again(self, network: str) -> None:
         """Forget a network, which is going to be followed anew."""
-        if network in self._watches:
-            self._end(network)
+        if self._made.pop(network, None) is not None and self._watcher is not None:
+            self._watcher.drop(peer_key(network))
 
     def close(self) -> None:
-        """End all threads. Idempotent."""
-        for identity in list(self._watches):
-            self._end(identity)
-        for watch in self._ending:
-            watch.thread.join()
-        self._ending = []
+        """End the thread. Idempotent."""
+        self._end()
 
-    def _end(self, network: str) -> None:
-        watch = self._watches.pop(network)
-        watch.stop.set()
-        self._ending.append(watch)
-
-    def _watch(self, network: str, since: int, stop: threading.Event) -> None:
-        """Pass on the changes in a network; all that there is, whenever some may have been missed."""
+    def _add(self, network: str, since: int) -> None:
+        if self._watcher is None:
+            self._watcher = self._store.watcher()
         prefix = peer_key(network)
-        while not stop.is_set():
-            try:
-                for change in self._store.watch(prefix, since, poll=_POLL_SECONDS, stop=stop):
-                    self._tell(change)
-            except StoreError as error:
-                self._note(error)
-                stop.wait(_RETRY_SECONDS)
-            if stop.is_set():
-                return
-            try:
-                snapshot = self._store.list(prefix)
-            except StoreError as error:
-                self._note(error)
-                stop.wait(_RETRY_SECONDS)
-            else:
-                since = snapshot.revision
-                self._tell(Listed(network, snapshot))
+        try:
+            if network not in self._missed:
+                self._watcher.add(prefix, since)
+        except HistoryLostError:
+            self._missed.add(network)
+        if network in self._missed:
+            snapshot = self._store.list(prefix)
+            self._tell(Listed(network, snapshot))
+            self._watcher.add(prefix, snapshot.revision)
+            self._missed.discard(network)
+        if self._thread is None:
+            name, arguments = "pynetwork-watch", (self._watcher,)
+            self._thread = threading.Thread(target=self._watch, args=arguments, name=name, daemon=True)
+            self._thread.start()
+
+    def _end(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+        if self._thread is not None:
+            self._thread.join()
+        self._watcher = self._thread = None
+        self._made.clear()
+
+    def _watch(self, watcher: Watcher) -> None:
+        """Pass changes on, until the watcher is closed or cannot go on."""
+        try:
+            for change in watcher.changes(poll=_POLL_SECONDS):
+                self._tell(change)
+        except StoreError as error:
+            self._note(error)

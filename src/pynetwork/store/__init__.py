@@ -26,6 +26,7 @@ from pynetwork.store.port import (
     Snapshot,
     Store,
     Unchanged,
+    Watcher,
 )
 from pynetwork.store.sqlite import SqliteStore
 
@@ -54,6 +55,7 @@ __all__ = [
     "Store",
     "Tls",
     "Unchanged",
+    "Watcher",
 ]
 
 # What loads HTTP and TLS, and is not needed on a single host.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import InvalidValueError, NotFoundError, StoreError
@@ -16,10 +15,11 @@ from pynetwork.store.etcd_leases import Leases
 from pynetwork.store.etcd_watch import Watch
 from pynetwork.store.etcd_wire import LARGEST, Layout, revision_of
 from pynetwork.store.etcd_writer import Writers
-from pynetwork.store.port import Change, Changes, LeasingStore, Put, Snapshot
+from pynetwork.store.port import Change, Changes, LeasingStore, Put, Snapshot, Watcher
 
 if TYPE_CHECKING:
     import ssl
+    import threading
     from collections.abc import Iterator, Sequence
 
     from pynetwork.store.etcd_endpoints import Tls
@@ -181,24 +181,17 @@ class EtcdStore(LeasingStore):
         with _explained(f"read the history after revision {since}"):
             return self._history.after(since, limit)
 
-    def watch(
-        self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
-    ) -> Iterator[Change]:
+    def watcher(self) -> Watcher:
         """
-        Yield the changes under *prefix* after revision *since*; see :meth:`Store.watch`.
+        Return something that follows prefixes, on one connection; see :meth:`Store.watcher`.
 
-        A watch that has begun ends with the store only. While no member answers it waits; what happened
-        meanwhile follows. When the history in between is gone, or the cluster was replaced by another,
-        the difference is told: each key as it is now, and what is gone, once.
+        What was begun ends with the store only. While no member answers it waits; what happened meanwhile
+        follows. When the history in between is gone, or the cluster was replaced by another, the difference
+        is told: each key as it is now, and what is gone, once.
 
-        Raises:
-            StoreError: At the beginning, as any other call; later, when the user may not watch.
+        Its methods raise :class:`StoreError`, as any other call; later, when the user may not watch.
         """
-        with _explained(f"watch {prefix!r}"):
-            watch = Watch(
-                self._client, self._layout, prefix, since, silence=self._silence, refresh=self._refresh
-            )
-            yield from watch.changes(stop or threading.Event(), poll)
+        return _EtcdWatcher(Watch(self._client, self._layout, silence=self._silence, refresh=self._refresh))
 
     def grant(self, ttl: float) -> Lease:
         """Return a new lease of *ttl* seconds, or what the cluster grants at least (two is common)."""
@@ -233,6 +226,27 @@ class EtcdStore(LeasingStore):
         left = self._client.call(what, _RANGE, {**keys, "revision": str(now)})
         names = [{self._layout.name(item) for item in answer.get("kvs", ())} for answer in (then, left)]
         return sorted(names[0] - names[1])
+
+
+class _EtcdWatcher(Watcher):
+    """Has *watch* do it, and explains what goes wrong."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def add(self, prefix: str, since: int) -> None:
+        with _explained(f"watch {prefix!r}"):
+            self._watch.add(prefix, since)
+
+    def drop(self, prefix: str) -> None:
+        self._watch.drop(prefix)
+
+    def changes(self, *, poll: float = 0.1, stop: threading.Event | None = None) -> Iterator[Change]:
+        with _explained("watch"):
+            yield from self._watch.changes(stop, poll)
+
+    def close(self) -> None:
+        self._watch.close()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from pynetwork.store.etcd_http import BrokenError, Connections
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pynetwork.store.etcd_answers import Answer
     from pynetwork.store.etcd_endpoints import Endpoint
@@ -197,17 +197,17 @@ class Client:
             return False
         return True
 
-    def stream(self, what: str, path: str, body: Answer) -> tuple[Stream, Answer]:
+    def stream(self, what: str, path: str, bodies: Iterable[Answer]) -> tuple[Stream, Answer]:
         """
         Return the stream that the first member opens, and the first message on it.
 
-        Every member is asked once.
+        Every member is asked once. Requests that are streams themselves have several *bodies*.
 
         Raises:
             RefusedError: A member refuses, and that is final.
             StoreUnavailableError: None opens one.
         """
-        payload = json.dumps(body, separators=(",", ":")).encode()
+        payload = "\n".join(json.dumps(body, separators=(",", ":")) for body in bodies).encode()
         causes: Causes = {}
         for endpoint in self._in_order():
             try:

@@ -70,7 +70,7 @@ class History:
         create = {**self.layout.everything(), "start_revision": str(since + 1)}
         while True:
             try:
-                stream, first = self.client.stream(what, _WATCH, {"create_request": create})
+                stream, first = self.client.stream(what, _WATCH, [{"create_request": create}])
                 with closing(stream):
                     if not self.client.remembers(what, look["key"], since):
                         return None

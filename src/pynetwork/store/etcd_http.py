@@ -7,10 +7,12 @@ an HTTP/1.0 answer: it has no framing, so a read may time out anywhere and go on
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
 import select
+import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetwork.store._forking import follow_forks
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from pynetwork.store.etcd_endpoints import Endpoint
@@ -230,6 +231,11 @@ class Stream:
             msg = f"it does not speak like etcd 3.4 or later: {line[:200]!r}"
             raise BrokenError(msg, sent=True) from error
         return message
+
+    def interrupt(self) -> None:
+        """Have the thread that reads it find that it has ended; from any thread, before it is closed."""
+        with contextlib.suppress(OSError):  # it has ended by itself
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, without a word to the other side
 
     def close(self) -> None:
         """End it: the member notices, and forgets the request."""

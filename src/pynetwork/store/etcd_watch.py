@@ -1,4 +1,8 @@
-"""Follows the keys under a prefix, come what may: a lost member, a silent one, compaction, another cluster.
+"""Follows keys under prefixes, come what may: a lost member, a silent one, compaction, another cluster.
+
+One stream carries the watches of all prefixes. Which they are is said when it is opened, so it is opened
+anew when one is added: what happens meanwhile is told after that. (A stream takes more later on, in etcd 3.4
+at least, but HTTP does not promise a server that reads on while it answers.)
 
 A stream is resumed after the last revision that came through it. When that is no longer possible, the
 keys are listed again and compared with what the watch knows, so that it can tell what is gone. The
@@ -7,9 +11,12 @@ same is done every ten minutes: servers have lost events (etcd issue 18089).
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from pynetwork.errors import HistoryLostError, StoreUnavailableError
 from pynetwork.log import logger
@@ -19,8 +26,7 @@ from pynetwork.store.etcd_wire import LARGEST, revision_of
 from pynetwork.store.port import Change
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pynetwork.store.etcd_answers import Answer
     from pynetwork.store.etcd_client import Client
@@ -31,147 +37,223 @@ __all__ = ["Watch"]
 
 _RANGE: Final = "/kv/range"
 _WATCH: Final = "/watch"
-_LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop
+_LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop, or at the clock
 _SHORTEST_WAIT: Final = 0.05  # changes are told of at once, whatever it is
 _BREATH: Final = 0.05  # seconds until another stream is opened for one that broke off
 _PAUSE: Final = 0.2  # seconds until the next try, when no member opened a stream
 
 
+@attrs.define(eq=False)
+class _Followed:
+    """
+    A prefix, and what was told of it.
+
+    Attributes:
+        span: Of its keys, as etcd has them.
+        revision: All until then was told.
+        known: Keys as told, and their revisions.
+        cluster: That said so.
+        listed: When the keys were listed.
+        is_stale: Whether they must be.
+    """
+
+    prefix: str
+    span: dict[str, Any]
+    revision: int
+    known: dict[str, int]
+    cluster: str
+    listed: float
+    is_stale: bool = False
+    is_confirmed: bool = False  # they were listed right before the stream was opened
+
+
 class Watch:
     """
-    One watch, by one thread.
+    Follows prefixes by one thread; others may add some.
 
     Args:
         client: Of the cluster.
         layout: Of the store in it.
-        prefix: Of the keys to follow.
-        since: The revision after which to begin.
         silence: Seconds after which a stream that says nothing is opened anew.
         refresh: Seconds after which the keys are listed and compared.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        layout: Layout,
-        prefix: str,
-        since: int,
-        *,
-        silence: float,
-        refresh: float,
-    ) -> None:
+    def __init__(self, client: Client, layout: Layout, *, silence: float, refresh: float) -> None:
         self._client = client
         self._layout = layout
-        self._prefix = prefix
         self._silence = silence
         self._refresh = refresh
-        self._what = f"watch {prefix!r}"
-        self._span = layout.span(prefix)
-        self._revision = since  # all until then was told
-        self._known: dict[str, int] = {}  # key to revision, as told
-        self._cluster = ""
-        self._is_stale = False  # the keys must be listed
-        self._is_confirmed = False  # they were, right before the stream was opened
-        self._listed = 0.0
+        self._lock = threading.Lock()
+        self._followed: dict[str, _Followed] = {}
+        self._stream: Stream | None = None
+        self._news = threading.Event()  # others are followed than the stream knows
+        self._closed = threading.Event()
         self._may_be_denied = False
         self._is_failing = False
 
-    def changes(self, stop: threading.Event, wait: float) -> Iterator[Change]:
-        """Yield the changes until *stop* is set, which is looked at about every *wait* seconds."""
-        self._begin()
-        wait = max(_SHORTEST_WAIT, min(wait, _LONGEST_WAIT))
-        while not stop.is_set():
-            try:
-                self._is_confirmed = self._is_stale or self._is_due()
-                if self._is_confirmed:
-                    yield from self._compare()
-                token = self._client.token
-                stream, first = self._client.stream(self._what, _WATCH, self._request())
-                with closing(stream):
-                    if not self._client.remembers(self._what, self._span["key"], self._revision):
-                        self._list_again()
-                        continue
-                    yield from self._follow(stream, first, stop, wait, token)
-            except BrokenError as error:
-                self._note(error)
-                self._client.leave()
-                stop.wait(_BREATH)  # it worked a moment ago
-            except StoreUnavailableError as error:
-                self._note(error)
-                stop.wait(_PAUSE)
-
-    def _begin(self) -> None:
-        """Note what there is, so that later it can be said what is gone."""
+    def add(self, prefix: str, since: int) -> None:
+        """Follow *prefix*, too, from revision *since* on: note what there is, to say later what is gone."""
+        what, span = f"watch {prefix!r}", self._layout.span(prefix)
         # Revision 0 is before anything; for etcd that is 1.
-        body = {**self._span, "revision": str(max(1, self._revision)), "keys_only": True}
+        body = {**span, "revision": str(max(1, since)), "keys_only": True}
         answer = None
-        if 0 <= self._revision <= LARGEST:
+        if 0 <= since <= LARGEST:
             try:
-                answer = self._client.call(self._what, _RANGE, body)
+                answer = self._client.call(what, _RANGE, body)
             except RefusedError as error:
                 if error.code != OUT_OF_RANGE:
                     raise
         if answer is None:
             msg = (
-                f"cannot {self._what}: the changes after revision {self._revision} are no longer known; "
+                f"cannot {what}: the changes after revision {since} are no longer known; "
                 "list it again and watch from the revision of that snapshot"
             )
-            raise HistoryLostError(msg, since=self._revision)
-        self._known = {self._layout.name(item): int(item["mod_revision"]) for item in answer.get("kvs", ())}
-        self._cluster = answer["header"]["cluster_id"]
-        self._listed = time.monotonic()
+            raise HistoryLostError(msg, since=since)
+        known = {self._layout.name(item): int(item["mod_revision"]) for item in answer.get("kvs", ())}
+        cluster = answer["header"]["cluster_id"]
+        with self._lock:
+            self._followed[prefix] = _Followed(prefix, span, since, known, cluster, time.monotonic())
+        self._wake()
 
-    def _request(self) -> dict[str, Any]:
-        create = {**self._span, "start_revision": str(self._revision + 1), "progress_notify": True}
-        return {"create_request": create}
+    def drop(self, prefix: str) -> None:
+        """Follow *prefix* no more."""
+        with self._lock:
+            known = self._followed.pop(prefix, None)
+        if known is not None:
+            self._wake()
+
+    def close(self) -> None:
+        """End."""
+        self._closed.set()
+        self._wake()
+
+    def changes(self, stop: threading.Event | None, wait: float) -> Iterator[Change]:
+        """Yield the changes until *stop* is set, which is looked at about every *wait* seconds."""
+        wait = _LONGEST_WAIT if stop is None else max(_SHORTEST_WAIT, min(wait, _LONGEST_WAIT))
+        ends = (self._closed, stop or self._closed)
+        while not _is_any(ends):
+            followed = self._take_news()
+            if not followed:
+                self._news.wait(wait)
+                continue
+            try:
+                for each in followed:
+                    each.is_confirmed = each.is_stale or self._is_due(each)
+                    if each.is_confirmed:
+                        yield from self._compare(each)
+                yield from self._follow(followed, ends, wait)
+            except BrokenError as error:
+                if self._news.is_set():
+                    continue  # we broke it ourselves
+                self._note(error)
+                self._client.leave()
+                ends[1].wait(_BREATH)  # it worked a moment ago
+            except StoreUnavailableError as error:
+                self._note(error)
+                ends[1].wait(_PAUSE)
+
+    def _take_news(self) -> Sequence[_Followed]:
+        with self._lock:
+            if not self._closed.is_set():
+                self._news.clear()
+            return tuple(self._followed.values())
+
+    def _wake(self) -> None:
+        """Have the thread look at what is followed now."""
+        with self._lock:
+            self._news.set()
+            if self._stream is not None:
+                self._stream.interrupt()
 
     def _follow(
-        self, stream: Stream, message: Answer | None, stop: threading.Event, wait: float, token: str | None
+        self, followed: Sequence[_Followed], ends: Sequence[threading.Event], wait: float
     ) -> Iterator[Change]:
-        """Yield what *stream* tells, beginning with *message*, until it must be opened anew."""
-        heard = time.monotonic()
-        while not stop.is_set():
-            if message is not None:
-                if not self._is_good(message, token):
+        """Yield what a stream tells of *followed*, until another must be opened."""
+        numbered = dict(enumerate(followed, start=1))
+        due = min(each.listed for each in followed) + self._refresh
+        token = self._client.token
+        what = _name(followed)
+        stream, message = self._client.stream(what, _WATCH, [_request(*each) for each in numbered.items()])
+        with self._held(stream):
+            backlog = self._begin(stream, message, numbered, token)
+            if backlog is None:
+                return
+            since = min(each.revision for each in followed)
+            if not self._client.remembers(what, followed[0].span["key"], since):
+                self._list_again(followed)
+                return
+            for each in backlog:
+                yield from self._tell(each, numbered)
+            heard = time.monotonic()
+            while not (self._news.is_set() or _is_any(ends)):
+                now = time.monotonic()
+                if self._client.is_closed or now > due:
                     return
-                heard = time.monotonic()
-                yield from self._tell(message)
-            elif time.monotonic() - heard > self._silence:
-                self._note(None)
-                return
-            if self._client.is_closed or self._is_due():
-                return
-            message = stream.read(wait)
-            if message is not None:
-                message = self._result(message)
+                if (news := _read(stream, wait)) is not None:
+                    heard = now
+                    if not self._is_good(news, numbered, token):
+                        return
+                    yield from self._tell(news, numbered)
+                elif now - heard > self._silence:
+                    self._note(None)
+                    return
 
-    def _result(self, message: Answer) -> Answer:
-        if "result" not in message:
-            msg = f"it broke off: {message}"
-            raise BrokenError(msg, sent=True)
-        result: Answer = message["result"]
-        return result
+    @contextlib.contextmanager
+    def _held(self, stream: Stream) -> Iterator[None]:
+        """Let others interrupt *stream*, and close it in the end."""
+        with contextlib.closing(stream):
+            with self._lock:
+                self._stream = stream
+            try:
+                yield
+            finally:
+                with self._lock:
+                    self._stream = None
 
-    def _is_good(self, message: Answer, token: str | None) -> bool:
+    def _begin(
+        self, stream: Stream, message: Answer | None, numbered: Mapping[int, _Followed], token: str | None
+    ) -> Sequence[Answer] | None:
+        """Wait until all watches of *stream* have begun. Return what it said of those that had before."""
+        waiting, backlog = set(numbered), []
+        while True:
+            if message is None:
+                msg = f"no answer within {self._client.patience:.3g} s"
+                raise BrokenError(msg, sent=True)
+            if not self._is_good(message, numbered, token):
+                return None
+            if message.get("created"):
+                waiting.discard(_number(message))
+            else:
+                backlog.append(message)
+            if not waiting:
+                self._may_be_denied = False
+                return backlog
+            message = _read(stream, self._client.patience)
+
+    def _is_good(self, message: Answer, numbered: Mapping[int, _Followed], token: str | None) -> bool:
         """Whether the stream goes on after *message*."""
-        header = message.get("header", {})
-        if header.get("cluster_id", self._cluster) != self._cluster:
-            self._is_stale = True
+        known = numbered.get(_number(message))
+        whom = list(numbered.values()) if known is None else [known]
+        cluster = message.get("header", {}).get("cluster_id")
+        if cluster is not None and any(cluster != each.cluster for each in whom):
+            for each in numbered.values():
+                each.is_stale = True
             self._client.leave()  # if the others are where they were, it is this one that is wrong
             return False
-        if message.get("created") and revision_of(message) < self._revision and not self._is_confirmed:
-            self._is_stale = True  # a member that lags behind, or all were set back: listing tells
+        if message.get("created") and not message.get("canceled"):
+            behind = [e for e in whom if revision_of(message) < e.revision and not e.is_confirmed]
+            for each in behind:
+                each.is_stale = True  # a member that lags behind, or all were set back: listing tells
+            return not behind
+        if message.get("canceled"):
+            self._cancelled(message, whom, token)
             return False
-        if not message.get("canceled"):
-            self._may_be_denied = False
-            return True
-        self._cancelled(message, token)
-        return False
+        return True
 
-    def _cancelled(self, message: Answer, token: str | None) -> None:
+    def _cancelled(self, message: Answer, whom: Sequence[_Followed], token: str | None) -> None:
         reason = str(message.get("cancel_reason", ""))
         if "compact_revision" in message:
-            self._list_again()
+            self._list_again(whom)
         elif (refusal := RefusedError(reason, PERMISSION_DENIED)).wants_token or "denied" in reason:
             # Denied is what some versions say of a token that is too old, too.
             if self._may_be_denied or not self._client.renew_token(token):
@@ -182,55 +264,92 @@ class Watch:
             msg = f"it broke off: {reason or 'no reason given'}"
             raise BrokenError(msg, sent=True)
 
-    def _list_again(self) -> None:
-        logger().info("%s: what follows revision %d is no longer known", self._what, self._revision)
-        self._is_stale = True
+    def _list_again(self, whom: Sequence[_Followed]) -> None:
+        since = min(each.revision for each in whom)
+        logger().info("%s: what follows revision %d is no longer known", _name(whom), since)
+        for each in whom:
+            each.is_stale = True
 
-    def _tell(self, message: Answer) -> Iterator[Change]:
+    def _tell(self, message: Answer, numbered: Mapping[int, _Followed]) -> Iterator[Change]:
         events = message.get("events", ())
+        if not events:
+            return
+        followed = numbered[_number(message)]
         for event in events:
             item = event["kv"]
             revision = int(item["mod_revision"])
             if event.get("type") == "DELETE":
                 change = Change(self._layout.name(item), None, revision)
-                self._known.pop(change.key, None)
+                followed.known.pop(change.key, None)
             else:
                 entry = self._layout.entry(item)
                 change = Change(entry.key, entry.value, revision)
-                self._known[change.key] = revision
+                followed.known[change.key] = revision
             yield change
-        if events:
-            self._revision = int(events[-1]["kv"]["mod_revision"])  # all of a revision are in one message
-            self._note(None)
+        followed.revision = int(events[-1]["kv"]["mod_revision"])  # all of a revision are in one message
+        self._note(None)
 
-    def _compare(self) -> Iterator[Change]:
+    def _compare(self, followed: _Followed) -> Iterator[Change]:
         """List the keys; yield what the watch does not know."""
-        answer = self._client.call(self._what, _RANGE, self._span)
+        what = _name([followed])
+        answer = self._client.call(what, _RANGE, followed.span)
         revision, cluster = revision_of(answer), answer["header"]["cluster_id"]
         entries = [self._layout.entry(item) for item in answer.get("kvs", ())]
-        if cluster != self._cluster or revision < self._revision:
-            logger().warning("%s: the history is another one now; all is told anew", self._what)
+        if cluster != followed.cluster or revision < followed.revision:
+            logger().warning("%s: the history is another one now; all is told anew", what)
             changed = entries
         else:
-            changed = [entry for entry in entries if self._known.get(entry.key) != entry.revision]
+            changed = [entry for entry in entries if followed.known.get(entry.key) != entry.revision]
         known = {entry.key: entry.revision for entry in entries}
-        gone = sorted(self._known.keys() - known.keys())
-        self._known, self._cluster = known, cluster
+        gone = sorted(followed.known.keys() - known.keys())
+        followed.known, followed.cluster = known, cluster
         for entry in sorted(changed, key=lambda entry: entry.revision):
             yield Change(entry.key, entry.value, entry.revision)
         for key in gone:
             yield Change(key, None, revision)
-        self._revision = revision
-        self._listed = time.monotonic()
-        self._is_stale = False
+        followed.revision = revision
+        followed.listed = time.monotonic()
+        followed.is_stale = False
 
-    def _is_due(self) -> bool:
-        return time.monotonic() - self._listed > self._refresh
+    def _is_due(self, followed: _Followed) -> bool:
+        return time.monotonic() - followed.listed > self._refresh
 
     def _note(self, error: Exception | None) -> None:
         """Log the first of several failures, and the end of them."""
         if error is not None and not self._is_failing:
-            logger().warning("%s: trying again: %s", self._what, error)
+            logger().warning("watches of %s: trying again: %s", self._client, error)
         elif error is None and self._is_failing:
-            logger().info("%s: goes on", self._what)
+            logger().info("watches of %s: go on", self._client)
         self._is_failing = error is not None
+
+
+def _request(number: int, followed: _Followed) -> Answer:
+    """Return the request to watch a prefix. The first one is also told when nothing happens."""
+    create = {**followed.span, "watch_id": str(number), "start_revision": str(followed.revision + 1)}
+    return {"create_request": {**create, "progress_notify": number == 1}}
+
+
+def _number(message: Answer) -> int:
+    return int(message.get("watch_id", 0))
+
+
+def _read(stream: Stream, wait: float) -> Answer | None:
+    """Return what *stream* says next, None when that takes longer than *wait* seconds."""
+    message = stream.read(wait)
+    if message is None:
+        return None
+    if "result" not in message:
+        msg = f"it broke off: {message}"
+        raise BrokenError(msg, sent=True)
+    result: Answer = message["result"]
+    return result
+
+
+def _name(followed: Sequence[_Followed]) -> str:
+    """Return what completes "cannot ..."."""
+    more = f" and {len(followed) - 1} more" if len(followed) > 1 else ""
+    return f"watch {followed[0].prefix!r}{more}"
+
+
+def _is_any(events: Sequence[threading.Event]) -> bool:
+    return any(event.is_set() for event in events)

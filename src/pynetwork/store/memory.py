@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from pynetwork.errors import NotFoundError
-from pynetwork.store._polling import poll_changes
+from pynetwork.store._polling import PollingWatcher
 from pynetwork.store._rules import check_operations, check_ttl
 from pynetwork.store.port import (
     Absent,
@@ -32,7 +32,7 @@ from pynetwork.store.port import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pynetwork.store.port import Compare, Operation
+    from pynetwork.store.port import Compare, Operation, Watcher
 
 __all__ = ["MemoryStore"]
 
@@ -134,11 +134,9 @@ class MemoryStore(LeasingStore):
             last = self._log[first + limit - 1].revision
             return Changes(last, tuple(self._log[first : self._after(last)]))
 
-    def watch(
-        self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
-    ) -> Iterator[Change]:
-        """Yield the changes under *prefix* after revision *since*; see :meth:`Store.watch`."""
-        return poll_changes(self, prefix, since, poll=poll, stop=stop)
+    def watcher(self) -> Watcher:
+        """Return something that follows prefixes; see :meth:`Store.watcher`."""
+        return PollingWatcher(self)
 
     def grant(self, ttl: float) -> Lease:
         """Return a new lease; see :meth:`Leasing.grant <pynetwork.store.port.Leasing.grant>`."""

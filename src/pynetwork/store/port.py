@@ -37,6 +37,7 @@ __all__ = [
     "Snapshot",
     "Store",
     "Unchanged",
+    "Watcher",
 ]
 
 
@@ -136,6 +137,48 @@ Compare: TypeAlias = Absent | Unchanged | PrefixUnchanged
 Operation: TypeAlias = Put | Delete
 
 
+class Watcher(Protocol):
+    """
+    Follows any number of prefixes, for the price of one: a thread, and a connection where there are any.
+
+    One thread takes the changes; any thread may add and drop prefixes meanwhile, and close the watcher.
+    """
+
+    def add(self, prefix: str, since: int) -> None:
+        """
+        Follow *prefix*, too; from revision *since* on also if it is followed already.
+
+        No key may be under two prefixes.
+
+        Args:
+            prefix: The beginning of the keys to follow.
+            since: The revision of the snapshot to keep up to date.
+
+        Raises:
+            HistoryLostError: The history after *since* is gone. List anew, add it from there.
+        """
+        ...
+
+    def drop(self, prefix: str) -> None:
+        """Follow *prefix* no more; what is known of it may still be told. Not followed is fine."""
+        ...
+
+    def changes(self, *, poll: float = 0.1, stop: threading.Event | None = None) -> Iterator[Change]:
+        """
+        Yield the changes under all prefixes, each in the order of its own; see :meth:`Store.watch`.
+
+        Ends with :meth:`close`, too, and at once. After an error it may be called again.
+
+        Raises:
+            HistoryLostError: The history of some prefixes is gone; they are followed no more.
+        """
+        ...
+
+    def close(self) -> None:
+        """End. Idempotent."""
+        ...
+
+
 class Store(Protocol):
     """
     A key-value store with revisions.
@@ -222,6 +265,10 @@ class Store(Protocol):
         """
         ...
 
+    def watcher(self) -> Watcher:
+        """Return something that follows prefixes: none yet. It costs nothing until it has one."""
+        ...
+
     def watch(
         self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
     ) -> Iterator[Change]:
@@ -241,7 +288,9 @@ class Store(Protocol):
         Raises:
             HistoryLostError: The history after *since* is gone. List anew, watch from there.
         """
-        ...
+        watcher = self.watcher()
+        watcher.add(prefix, since)
+        yield from watcher.changes(poll=poll, stop=stop)
 
     def close(self) -> None:
         """Release what the store holds of this process. The state stays. Closing twice is fine."""

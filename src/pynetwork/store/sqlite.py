@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from pynetwork.store._checkpoint import Checkpointer
 from pynetwork.store._database import Attempt, Database
 from pynetwork.store._index import Index
-from pynetwork.store._polling import poll_changes
+from pynetwork.store._polling import PollingWatcher
 from pynetwork.store._rules import check_operations
 from pynetwork.store._state_file import PLACE_BITS, prepare
 from pynetwork.store.port import (
@@ -28,10 +28,9 @@ from pynetwork.store.port import (
 if TYPE_CHECKING:
     import os
     import sqlite3
-    import threading
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
-    from pynetwork.store.port import Compare, Operation
+    from pynetwork.store.port import Compare, Operation, Watcher
 
 __all__ = ["SqliteStore"]
 
@@ -188,11 +187,9 @@ class SqliteStore(Store):
             return None
         return [Change(key, value, row >> PLACE_BITS, at) for key, value, row, at in rows]
 
-    def watch(
-        self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
-    ) -> Iterator[Change]:
-        """Yield the changes under *prefix* after revision *since*; see :meth:`Store.watch`."""
-        return poll_changes(self, prefix, since, poll=poll, stop=stop)
+    def watcher(self) -> Watcher:
+        """Return something that follows prefixes; see :meth:`Store.watcher`."""
+        return PollingWatcher(self)
 
     def erase(self) -> None:
         """Close the store and remove its files, and the directory if nothing else is in it."""

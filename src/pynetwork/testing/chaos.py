@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import errno
 import threading
-from typing import TYPE_CHECKING, NoReturn, Self, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from pynetwork.errors import StoreError
 from pynetwork.plan import StepFailedError, Verb
+from pynetwork.store.port import Store, Watcher
 from pynetwork.testing._model import os_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from pynetwork.kernel.port import Kernel
     from pynetwork.peers import Peers, Underlay
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         Leasing,
         Operation,
         Snapshot,
-        Store,
     )
     from pynetwork.types import IPAddress
 
@@ -189,7 +188,30 @@ def _failure(step: Step, done: Sequence[Step]) -> StepFailedError:
     return error
 
 
-class ChaosStore:
+class _ChaosWatcher(Watcher):
+    """Passes everything on, as long as the process lives."""
+
+    def __init__(self, watcher: Watcher, fate: Fate) -> None:
+        self._watcher = watcher
+        self._fate = fate
+
+    def add(self, prefix: str, since: int) -> None:
+        self._fate.check()
+        self._watcher.add(prefix, since)
+
+    def drop(self, prefix: str) -> None:
+        self._watcher.drop(prefix)
+
+    def changes(self, *, poll: float = 0.1, stop: threading.Event | None = None) -> Iterator[Change]:
+        for change in self._watcher.changes(poll=poll, stop=stop):
+            self._fate.check()
+            yield change
+
+    def close(self) -> None:
+        self._watcher.close()
+
+
+class ChaosStore(Store):
     """
     A store that passes everything on to another one until its time comes.
 
@@ -226,14 +248,6 @@ class ChaosStore:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}({self._store!r}, {self.count} transactions, fired={self.fired})>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of *key*."""
@@ -278,13 +292,9 @@ class ChaosStore:
         self.fate.check()
         return self._store.history(since, limit=limit)
 
-    def watch(
-        self, prefix: str, since: int, *, poll: float = 0.1, stop: threading.Event | None = None
-    ) -> Iterator[Change]:
-        """Yield the changes under *prefix* after revision *since*, as long as the process lives."""
-        for change in self._store.watch(prefix, since, poll=poll, stop=stop):
-            self.fate.check()
-            yield change
+    def watcher(self) -> Watcher:
+        """Return what follows prefixes as long as the process lives."""
+        return _ChaosWatcher(self._store.watcher(), self.fate)
 
     def grant(self, ttl: float) -> Lease:
         """Return a new lease of a store that has them. Leases outlive the process, until they end."""

@@ -14,11 +14,12 @@ import pytest
 
 from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
 from pynetwork.cluster import layout
-from pynetwork.cluster.layout import write
+from pynetwork.cluster.layout import peer_key, write
 from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
 from pynetwork.resources import Vxlan
 from pynetwork.store import Delete, Put
+from pynetwork.store._polling import PollingWatcher
 from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
@@ -650,21 +651,30 @@ def test_what_could_not_be_taken_in_is_found_out_anew(world: World, monkeypatch:
     assert wait_for(lambda: b.entries("net") == expected(web, "h1") | expected(more, "h1"))
 
 
-def test_only_the_networks_of_a_host_are_watched(world: World) -> None:
-    """Threads come and go with them."""
+def test_only_the_networks_of_a_host_are_watched(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one thread."""
+    watched: set[str] = set()
+    add, drop = PollingWatcher.add, PollingWatcher.drop
 
-    def watching() -> set[str]:
-        names = {thread.name for thread in threading.enumerate()}
-        return {name.removeprefix("pynetwork-watch-") for name in names if "watch" in name}
+    def note_added(watcher: PollingWatcher, prefix: str, since: int) -> None:
+        watched.add(prefix)
+        add(watcher, prefix, since)
 
+    def note_dropped(watcher: PollingWatcher, prefix: str) -> None:
+        watched.discard(prefix)
+        drop(watcher, prefix)
+
+    monkeypatch.setattr(PollingWatcher, "add", note_added)
+    monkeypatch.setattr(PollingWatcher, "drop", note_dropped)
     a = world.host("h1", agent=True)
     networks = [a.controller.new_network("overlay", name) for name in ("red", "blue", "green")]
     endpoints = [network.create_endpoint("e") for network in networks[:2]]
-    assert wait_for(lambda: watching() == {network.id[:8] for network in networks[:2]})
+    assert wait_for(lambda: watched == {peer_key(network.id) for network in networks[:2]})
+    assert sum("watch" in thread.name for thread in threading.enumerate()) == 1
     endpoints[0].delete()
-    assert wait_for(lambda: watching() == {networks[1].id[:8]})
+    assert wait_for(lambda: watched == {peer_key(networks[1].id)})
     endpoints[1].delete()
-    assert wait_for(lambda: not watching())
+    assert wait_for(lambda: not watched)
 
 
 def test_a_lease_that_was_lost_is_had_again(world: World) -> None:
