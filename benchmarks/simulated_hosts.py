@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pynetwork import Cluster, Controller, EtcdStore, MemoryStore
+from pynetwork.cluster import agent
 from pynetwork.cluster.layout import PEERS, read_text
 from pynetwork.peers import Peer, Reach
 from pynetwork.store import Put
@@ -35,6 +36,9 @@ SUBNET = "10.0.0.0/16"  # of each network: they are apart by their VNI
 OPENERS = 4
 CHANGERS = 8
 SAMPLE_SECONDS = 0.25
+#: An agent looks 20 times a second at what other processes of its host have joined. A thousand of them on one
+#: machine would do little else, and no host here has another process.
+LOOK_SECONDS = 1.0
 
 
 class Notes:
@@ -254,6 +258,7 @@ def main(endpoints: str, *numbers: str) -> None:
     first, containers, networks = map(int, numbers)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    agent._LOOK_SECONDS = LOOK_SECONDS  # type: ignore[misc]  # noqa: SLF001 - nobody else wants to say
     hosts = Hosts(endpoints, first, containers, networks)
     try:
         for line in sys.stdin:

@@ -130,8 +130,10 @@ class Agent:
         elif self._keeper is None:
             self._register()  # another process of this host may have ended
         if isinstance(event, _Poke | _Lost):
-            worker.look(repair=isinstance(event, _Poke) and event.repair)
+            is_news = worker.look(repair=isinstance(event, _Poke) and event.repair)
             worker.keep_up()
+            if not (is_news or self._watches.is_due):
+                return  # as nearly always
         else:
             worker.take(event)
         self._watches.follow(worker.networks())

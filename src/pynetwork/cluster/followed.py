@@ -1,4 +1,4 @@
-"""What a host has of its cluster at a time, and what it knows of the others in each of its networks."""
+"""What a host knows of the others in each of its networks."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import attrs
 
 if TYPE_CHECKING:
     from pynetwork.peers import Peer, PeerTable
-    from pynetwork.records import AnyNetworkSpec, Row
 
-__all__ = ["Followed", "Here", "Ids"]
+__all__ = ["Followed", "Ids"]
 
 #: Of a network and an endpoint in it.
 Ids: TypeAlias = tuple[str, str]
@@ -48,21 +47,3 @@ class Followed:
         if self.is_behind:
             return None
         return max((revision for peer, revision in self.records.values() if peer.host == host), default=None)
-
-
-@attrs.define
-class Here:
-    """
-    What there is of the cluster on this host.
-
-    Args:
-        networks: Networks that it has a part in.
-        joined: Endpoints that are joined, or are about to be.
-        pending: Those that are about to be.
-        is_unfinished: Whether a request is under way, so that it will be otherwise soon.
-    """
-
-    networks: dict[str, Row[AnyNetworkSpec]] = attrs.field(factory=dict)
-    joined: dict[Ids, Peer] = attrs.field(factory=dict)
-    pending: set[Ids] = attrs.field(factory=set)
-    is_unfinished: bool = False

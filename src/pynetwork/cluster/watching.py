@@ -51,6 +51,12 @@ class Watches:
         self._watcher: Watcher | None = None
         self._thread: threading.Thread | None = None
         self._retry_due = 0.0
+        self._is_incomplete = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether :meth:`follow` has work, also if the networks are still the same."""
+        return self._is_incomplete or (self._thread is not None and not self._thread.is_alive())
 
     def follow(self, networks: Mapping[str, tuple[int, int]]) -> None:
         """
@@ -63,6 +69,7 @@ class Watches:
         Raises:
             StoreError: Some are not watched yet: call again.
         """
+        self._is_incomplete = True  # until the end
         if self._thread is not None and not self._thread.is_alive():  # it ended with an error
             self._missed.update(self._made)
             self._end()
@@ -77,6 +84,7 @@ class Watches:
             if identity not in self._made:
                 self._add(identity, since)
                 self._made[identity] = made
+        self._is_incomplete = False
 
     def again(self, network: str) -> None:
         """Forget a network, which is going to be followed anew."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.cluster.followed import Followed, Here
+from pynetwork.cluster.followed import Followed
+from pynetwork.cluster.here import Here, find_here
 from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
@@ -17,9 +18,7 @@ from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import UnavailableError
 from pynetwork.log import logger
 from pynetwork.peers import Change, Peer, PeerTable
-from pynetwork.requests.common import join_scope, network_scope
 from pynetwork.store import Snapshot
-from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from pynetwork.cluster.reaper import Reaper
     from pynetwork.core import Core
     from pynetwork.peers import Peers, Reached, Underlay
-    from pynetwork.specs import EndpointSpec
     from pynetwork.store import Change as StoreChange
     from pynetwork.store import Entry, Lease
 
@@ -148,12 +146,15 @@ class Worker:
 
     # Steps
 
-    def look(self, *, repair: bool = False) -> None:
+    def look(self, *, repair: bool = False) -> bool:
         """
         Look at what this host has joined: announce what is new, follow the networks it is in.
 
         Args:
             repair: Look at what the datapath has, too.
+
+        Returns:
+            Whether there was anything new.
 
         Raises:
             NotFoundError: The lease has ended: register again.
@@ -161,7 +162,7 @@ class Worker:
         """
         with self._lock:
             if not self._is_active:
-                return
+                return False
             with self._core.reading():
                 revision = self._core.engine.mirror.revision
                 is_news = revision != self._seen or self.is_behind
@@ -174,6 +175,7 @@ class Worker:
             if repair:
                 for followed in self._followed.values():
                     self._reconcile(followed)
+            return is_news
 
     def networks(self) -> dict[str, tuple[int, int]]:
         """Return the networks that are followed: id to when they came to this host, and were looked at."""
@@ -246,37 +248,7 @@ class Worker:
 
     def _here(self) -> Here:
         """Return what there is of the cluster on this host."""
-        records, world = self._core.records, self._core.engine.world
-        held = {scope for intent in world.under_way() if not intent.finish for scope in intent.holds}
-        here = Here()
-        for identity, network in records.networks.items():
-            if network.spec.space != CLUSTER_SPACE:
-                continue
-            if network_scope(identity) in held:
-                here.is_unfinished = True
-            else:
-                here.networks[identity] = network
-        for spec in (row.spec for row in records.endpoints.values()):
-            sandbox = None if spec.sandbox is None else records.sandboxes.get(spec.sandbox)
-            if sandbox is None or not sandbox.spec.attached:  # it waits for a namespace
-                continue
-            if spec.network not in here.networks or spec.id in self.quarantined:
-                continue
-            here.joined[spec.network, spec.id] = self._peer(spec)
-            if join_scope(spec.id) in held:
-                here.pending.add((spec.network, spec.id))
-                here.is_unfinished = True
-        return here
-
-    def _peer(self, spec: EndpointSpec) -> Peer:
-        return Peer(
-            host=self._ledger.host,
-            vtep=self._underlay.vtep,
-            mac=spec.mac,
-            addresses=[address.ip for address in spec.addresses],
-            name=spec.name,
-            aliases=spec.aliases,
-        )
+        return find_here(self._core, self._ledger.host, self._underlay.vtep, self.quarantined)
 
     def _announce(self, joined: Mapping[Ids, Peer]) -> None:
         new = {ids: peer for ids, peer in joined.items() if self._announced.get(ids) != peer}

@@ -37,7 +37,8 @@ __all__ = ["Watch"]
 
 _RANGE: Final = "/kv/range"
 _WATCH: Final = "/watch"
-_LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop, or at the clock
+_LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop
+_IDLE_WAIT: Final = 1.0  # seconds without a look at the clock, when nothing but close() stops it
 _SHORTEST_WAIT: Final = 0.05  # changes are told of at once, whatever it is
 _BREATH: Final = 0.05  # seconds until another stream is opened for one that broke off
 _PAUSE: Final = 0.2  # seconds until the next try, when no member opened a stream
@@ -129,7 +130,10 @@ class Watch:
 
     def changes(self, stop: threading.Event | None, wait: float) -> Iterator[Change]:
         """Yield the changes until *stop* is set, which is looked at about every *wait* seconds."""
-        wait = _LONGEST_WAIT if stop is None else max(_SHORTEST_WAIT, min(wait, _LONGEST_WAIT))
+        if stop is None:
+            wait = max(_SHORTEST_WAIT, min(_IDLE_WAIT, self._silence / 4))
+        else:
+            wait = max(_SHORTEST_WAIT, min(wait, _LONGEST_WAIT))
         ends = (self._closed, stop or self._closed)
         while not _is_any(ends):
             followed = self._take_news()
