@@ -26,7 +26,7 @@ LISTENER = "import socket,time; s=socket.create_server(('', 8080)); print(1, flu
 BOTH = list(product(("tcp", "udp"), (4, 6)))
 
 
-@pytest.fixture(params=["linux", "ovs"])
+@pytest.fixture(params=["linux", "ovs-userspace"])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with world_around(request.param) as made:
         yield made

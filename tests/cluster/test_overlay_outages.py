@@ -37,7 +37,7 @@ def nothing_left_by_root_test() -> None:
     """Is looked at when the cluster is gone, which outlives a test: :func:`cluster_on`."""
 
 
-@pytest.fixture(scope="module", params=["linux", "ovs"])
+@pytest.fixture(scope="module", params=["linux", "ovs-userspace"])
 def cluster(host: PrivateHost, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     with cluster_on(host, [request.param] * 3) as made:
         yield made
@@ -246,7 +246,7 @@ def test_packets_of_the_full_size_vanish_on_the_way(scene: Scene) -> None:
 # Open vSwitch
 
 
-@pytest.mark.parametrize("cluster", ["ovs"], indirect=True)
+@pytest.mark.parametrize("cluster", ["ovs-userspace"], indirect=True)
 def test_ovs_vswitchd_is_killed(scene: Scene) -> None:
     """Nothing passes without it; with the next one all is as before, at once."""
     host = scene.hosts[1]
@@ -262,7 +262,7 @@ def test_ovs_vswitchd_is_killed(scene: Scene) -> None:
     assert pings.back_after(started) <= 1.0, pings
 
 
-@pytest.mark.parametrize("cluster", ["ovs"], indirect=True)
+@pytest.mark.parametrize("cluster", ["ovs-userspace"], indirect=True)
 def test_ovsdb_server_is_killed(scene: Scene) -> None:
     host = scene.hosts[1]
     assert isinstance(host, SwitchedHost)
@@ -275,7 +275,7 @@ def test_ovsdb_server_is_killed(scene: Scene) -> None:
     assert pings.lost == 0, pings
 
 
-@pytest.mark.parametrize("cluster", ["ovs"], indirect=True)
+@pytest.mark.parametrize("cluster", ["ovs-userspace"], indirect=True)
 def test_somebody_gives_the_bridge_a_controller(scene: Scene) -> None:
     """That takes all flows away, and so does its end; they are back each time, and it is gone."""
     host = scene.hosts[1]

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping, pinging
+from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping
 
 from pynetwork.testing import private_host
-from pynetwork.testing.cluster import linux_cluster
+from pynetwork.testing.cluster import linux_cluster, pinging
 
 if TYPE_CHECKING:
     from pynetwork import Endpoint, Sandbox

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.errors import InvalidValueError
 from pynetwork.kernel import LinuxKernel
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["SwitchedHost", "overlay_cluster"]
 
 
+_DATAPATHS: Final = ("linux", "ovs-userspace")
+
+
 class SwitchedHost(LinuxHost):
     """
     One host whose controller has an Open vSwitch forward. Made by :func:`overlay_cluster`.
@@ -40,7 +43,7 @@ class SwitchedHost(LinuxHost):
         store: LeasingStore | Callable[[], LeasingStore],
         arguments: Mapping[str, Any],
     ) -> None:
-        super().__init__(switch.name, switch.vtep, store, {**arguments, "datapath": "ovs"})
+        super().__init__(switch.name, switch.vtep, store, {**arguments, "datapath": "ovs-userspace"})
         self.switch = switch
 
     def _kernel(self) -> Callable[[str, Path], Kernel]:
@@ -62,7 +65,7 @@ def overlay_cluster(
     To be used as :func:`linux_cluster` is.
 
     Args:
-        datapaths: What forwards on each: ``linux``, or ``ovs`` for an Open vSwitch in user space.
+        datapaths: What forwards on each: ``linux`` or ``ovs-userspace``.
         store: What they share, or what each controller opens it with; one in memory when not given.
         mtu: Of the underlay, in bytes.
         subnet: The underlay's; host number N has its Nth address.
@@ -72,15 +75,16 @@ def overlay_cluster(
         InvalidValueError: There is no such datapath.
         UnavailableError: A program is missing.
     """
-    wrong = sorted({*datapaths} - {"linux", "ovs"})
+    wrong = sorted({*datapaths} - {*_DATAPATHS})
     if wrong:
-        msg = f"invalid datapaths={tuple(datapaths)!r}: linux or ovs is expected, not {', '.join(wrong)}"
+        names = " or ".join(_DATAPATHS)
+        msg = f"invalid datapaths={tuple(datapaths)!r}: {names} is expected, not {', '.join(wrong)}"
         raise InvalidValueError(msg)
     network = ipaddress.ip_network(subnet)
     shared = MemoryStore() if store is None else store
     with contextlib.ExitStack() as stack:
         machine = stack.enter_context(underlay(network, mtu))
-        numbers = [number for number, datapath in enumerate(datapaths, 1) if datapath == "ovs"]
+        numbers = [number for number, datapath in enumerate(datapaths, 1) if datapath == "ovs-userspace"]
         switches = stack.enter_context(switched(numbers, network, mtu)) if numbers else ()
         hosts: dict[int, LinuxHost] = {
             number: SwitchedHost(switch, shared, arguments)
