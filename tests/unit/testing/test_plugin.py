@@ -59,7 +59,7 @@ def run_suite(directory: Path, source: str, *, ci: str) -> str:
     (directory / "test_it.py").write_text(source, encoding="ascii")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--rootdir", directory, directory],
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
