@@ -59,6 +59,16 @@ def ping(sandbox: Sandbox, address: str, *options: str, count: int = 1) -> int:
     return int(found[1]) if found else 0
 
 
+def reaches(sandbox: Sandbox, address: str, *options: str) -> bool:
+    """Tell whether an address comes to be reached: of the first pings to a host some may be lost."""
+    return eventually(lambda: ping(sandbox, address, "-W", "0.2", *options))
+
+
+def is_silent(sandbox: Sandbox, address: str) -> bool:
+    """Tell whether a ping is not answered; who is there answers within a millisecond or two."""
+    return ping(sandbox, address, "-W", "0.3") == 0
+
+
 AGENT = """
 from pynetwork import EtcdCluster
 

@@ -119,6 +119,7 @@ class End:
             opened = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
         opened.settimeout(SECONDS)
         if address:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             opened.bind((address, 7777))
         return opened
 
@@ -237,7 +238,7 @@ def world(hosts: Sequence[OvsHost], *, strict: bool = False, bum: bool = False) 
         for host in hosts:  # the first packet to a host is lost while the switch asks for its MAC
             for other in hosts:
                 if other is not host:
-                    host.run(["ping", "-c", "3", "-i", "0.2", "-W", "1", other.vtep])
+                    host.run(["ping", "-c", "3", "-i", "0.05", "-W", "0.3", other.vtep])
         yield World(tuple(made), ends)
 
 
@@ -299,6 +300,53 @@ def heard(receiver: socket.socket, payload: bytes, seconds: float) -> bool:
     return False
 
 
+def heard_with(receiver: socket.socket, payload: bytes, seconds: float) -> list[bytes]:
+    """Return all that comes until a packet with *payload*, which must, and *seconds* longer."""
+    came: list[bytes] = []
+    deadline, is_there = time.monotonic() + SECONDS, False
+    while (left := deadline - time.monotonic()) > 0:
+        receiver.settimeout(left)
+        with contextlib.suppress(TimeoutError):
+            came.append(receiver.recv(9000))
+            if payload in came[-1] and not is_there:
+                is_there, deadline = True, time.monotonic() + seconds
+    assert is_there
+    return came
+
+
 def token() -> bytes:
     """Return what no other packet has in it."""
     return os.urandom(12)
+
+
+def exchange_udp(one: End, other: End, address: str, back: str) -> None:
+    with one.opened(socket.SOCK_DGRAM, back) as here, other.opened(socket.SOCK_DGRAM, address) as there:
+        sent = token()
+        here.sendto(sent, (address, 7777))
+        assert there.recv(100) == sent
+        there.sendto(sent[::-1], (back, 7777))
+        assert here.recv(100) == sent[::-1]
+
+
+def exchange_tcp(one: End, other: End, address: str) -> None:
+    """Send more than one segment each way: what offloads break shows only then."""
+    data = token() * 2000
+    with other.opened(socket.SOCK_STREAM, address) as server, one.opened(socket.SOCK_STREAM) as plain:
+        server.listen()
+        client = plain if ":" not in address else one.opened(socket.SOCK_STREAM, one.v6)
+        with client:
+            client.connect((address, 7777))
+            with server.accept()[0] as accepted:
+                accepted.settimeout(SECONDS)
+                for sender, receiver in ((client, accepted), (accepted, client)):
+                    sender.sendall(data)
+                    assert receive(receiver, len(data)) == data
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        part = connection.recv(65536)
+        assert part
+        found += part
+    return found

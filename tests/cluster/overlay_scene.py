@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
-from tests.cluster.overlay import SUBNETS, eventually, joined, knows, ping
+from tests.cluster.overlay import SUBNETS, eventually, joined, knows, reaches
 from tests.conftest import grown, observe_process
 
 from pynetwork import ConflictError, EtcdStore
@@ -49,18 +49,24 @@ class Cluster:
                 host.switch.start_database()
                 host.switch.start_switch()
 
-    def clear(self) -> None:
-        """Remove the networks, and all that is in them."""
+    def clear(self, *names: str) -> None:
+        """Remove the networks of these names, by default all, and all that is in them."""
         for host in self.hosts:
             with host.entered():
-                for network in host.controller.networks.values():
-                    for endpoint in network.endpoints.values():
-                        endpoint.delete(force=True)
-                for sandbox in list(host.controller.sandboxes.values()):
-                    sandbox.delete()
+                self._empty(host, names)
         with self.hosts[0].entered():
             for network in list(self.hosts[0].controller.networks.values()):
-                assert eventually(lambda: is_deleted(network))  # noqa: B023 - it is called at once
+                if not names or network.name in names:
+                    assert eventually(partial(is_deleted, network))
+
+    def _empty(self, host: LinuxHost, names: Sequence[str]) -> None:
+        for network in host.controller.networks.values():
+            if not names or network.name in names:
+                for endpoint in network.endpoints.values():
+                    endpoint.delete(force=True)
+        for sandbox in list(host.controller.sandboxes.values()):
+            if not sandbox.endpoints:
+                sandbox.delete()
 
 
 def is_deleted(network: Network) -> bool:
@@ -122,7 +128,7 @@ def scene_of(cluster: Cluster) -> Iterator[Scene]:
         assert all(eventually(partial(knows, host, "net", 2)) for host in cluster.hosts)
         for box in boxes:
             for number in (10, 11, 12):
-                assert eventually(partial(ping, box, f"10.1.0.{number}"))
+                assert reaches(box, f"10.1.0.{number}")
         yield Scene(cluster.hosts, cluster.etcd, boxes)
     finally:
         cluster.repair()

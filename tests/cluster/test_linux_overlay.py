@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
-import time
-from contextlib import contextmanager
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,98 +18,15 @@ from pynetwork.testing.cluster import linux_cluster, pinging
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pynetwork import Endpoint, Network, Sandbox
     from pynetwork.testing.cluster import LinuxHost
 
 pytestmark = pytest.mark.root
-
-#: Answers what it is sent, by TCP and UDP, over IPv4 and IPv6.
-ECHO = """
-import socket, threading
-def serve(kind):
-    s = socket.socket(socket.AF_INET6, kind)
-    s.bind(("::", 7))
-    if kind == socket.SOCK_DGRAM:
-        while True:
-            data, peer = s.recvfrom(65535)
-            s.sendto(NAME + data, peer)
-    s.listen()
-    while True:
-        c, _ = s.accept()
-        data = b""
-        while len(data) < 100000:
-            data += c.recv(65536)
-        c.sendall(NAME + data); c.close()
-for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-    threading.Thread(target=serve, args=(kind,)).start()
-print("ready", flush=True)
-"""
-ASK = """
-import socket, sys
-proto, address = sys.argv[1:]
-kind = socket.SOCK_STREAM if proto == "tcp" else socket.SOCK_DGRAM
-s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
-s.settimeout(3)
-s.connect((address, 7))
-data = b"x" * (100000 if proto == "tcp" else 1000)
-s.sendall(data)
-got = b""
-while len(got) < len(data):
-    part = s.recv(65536)
-    if not part: break
-    got += part
-print(got.rstrip(b"x").decode(), len(got))
-"""
 
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[LinuxHost, ...]]:
     with private_host(), linux_cluster(3) as hosts:
         yield hosts
-
-
-@contextmanager
-def echoing(sandbox: Sandbox, name: str) -> Iterator[None]:
-    process = sandbox.popen(["python3", "-c", f"NAME = {name.encode()!r}\n{ECHO}"], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def ask(sandbox: Sandbox, proto: str, address: str) -> str:
-    done = sandbox.run(["python3", "-c", ASK, proto, address], capture_output=True, text=True, check=False)
-    return str(done.stdout.strip() or done.stderr)
-
-
-def test_two_networks_with_the_same_addresses_on_three_hosts(hosts: tuple[LinuxHost, ...]) -> None:
-    """Each endpoint reaches all others of its network and nothing of the other, by ping, TCP and UDP."""
-    boxes: dict[tuple[str, int], Sandbox] = {}
-    for name in ("red", "blue"):
-        hosts[0].controller.new_network("overlay", name, subnets=SUBNETS)
-        for number, host in enumerate(hosts, 10):
-            boxes[name, number] = joined(host, name, host.name, number)
-    # One more of red, alone at its address, on the first host; another one on the third.
-    boxes["red", 20], boxes["red", 21] = (joined(hosts[n], "red", f"more-{n}", 20 + n // 2) for n in (0, 2))
-    for name, counts in (("red", (3, 4, 3)), ("blue", (2, 2, 2))):
-        for host, count in zip(hosts, counts, strict=True):
-            assert eventually(partial(knows, host, name, count))
-    for name, source, target in product(("red", "blue"), (10, 11, 12), (10, 11, 12)):
-        for address in (f"10.1.0.{target}", f"fd01::{target:x}"):
-            assert ping(boxes[name, source], address) == 1, (name, source, address)
-    for address in ("10.1.0.20", "fd01::15"):
-        assert ping(boxes["red", 11], address) == 1
-        assert ping(boxes["blue", 11], address) == 0
-    with echoing(boxes["red", 12], "red"), echoing(boxes["blue", 12], "blue"):
-        for name, (proto, size), address in product(
-            ("red", "blue"), (("tcp", 100000), ("udp", 1000)), ("10.1.0.12", "fd01::c")
-        ):
-            assert ask(boxes[name, 10], proto, address) == f"{name} {size + len(name)}"
 
 
 def test_names_of_endpoints_on_other_hosts_resolve(hosts: tuple[LinuxHost, ...]) -> None:
@@ -134,17 +48,6 @@ def test_names_of_endpoints_on_other_hosts_resolve(hosts: tuple[LinuxHost, ...])
         assert eventually(lambda name=name: found(name) == "10.1.0.11 fd01::b"), name  # type: ignore[misc]  # a lambda
     endpoint.leave()
     assert eventually(lambda: not found("b"))
-
-
-def test_a_packet_of_the_full_mtu_passes_undivided(hosts: tuple[LinuxHost, ...]) -> None:
-    """One byte more is refused where it is sent."""
-    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
-    box = joined(hosts[0], "net", "a", 10)
-    joined(hosts[1], "net", "b", 11)
-    assert eventually(lambda: knows(hosts[0], "net", 1) and knows(hosts[1], "net", 1))
-    for address, header in (("10.1.0.11", 28), ("fd01::b", 48)):
-        assert ping(box, address, "-M", "do", "-s", str(1450 - header)) == 1
-        assert ping(box, address, "-M", "do", "-s", str(1451 - header)) == 0
 
 
 def test_what_nobody_has_is_not_asked_for_on_other_hosts(hosts: tuple[LinuxHost, ...]) -> None:
@@ -243,42 +146,6 @@ def test_packets_that_a_host_forges_which_is_not_in_the_network_are_dropped(subn
         for endpoint, _ in ends:
             endpoint.delete(force=True)
         assert eventually(lambda: "pynetwork" not in hosts[0].run(["nft", "list", "tables"]).stdout)
-
-
-def test_an_endpoint_moves_with_its_addresses_and_mac(hosts: tuple[LinuxHost, ...]) -> None:
-    """Somebody pings it all the time: it is away for as long as the move takes, and answers from there."""
-    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
-    box = joined(hosts[0], "net", "asks", 10)
-    for host, number in zip(hosts[1:], (30, 31), strict=True):
-        joined(host, "net", f"stays-{host.name}", number)
-    where = {"addresses": ["10.1.0.77", "fd01::77"], "mac": "02:00:00:00:00:77"}
-    previous: Endpoint | None = None
-    for host in (hosts[1], hosts[2], hosts[0], hosts[1]):
-        if previous is not None:
-            previous.delete(force=True)
-        network: Network = host.controller.networks["net"]
-        moved = network.create_endpoint("moves", **where)  # type: ignore[arg-type]  # by keyword
-        moved.join(host.controller.new_sandbox(f"at-{host.name}-{time.monotonic_ns()}"))
-        for address in ("10.1.0.77", "fd01::77"):
-            assert eventually(partial(ping, box, address)), (host, address)
-        previous = moved
-
-
-def test_a_host_that_is_not_heard_of_is_withdrawn_when_its_lease_ends() -> None:
-    """Until then, and as long as the store is away, all stays as it is."""
-    with private_host(), linux_cluster(2, ttl=1.5) as hosts:
-        hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
-        box = joined(hosts[0], "net", "a", 10)
-        joined(hosts[1], "net", "b", 11)
-        assert eventually(lambda: knows(hosts[0], "net", 1))
-        assert ping(box, "10.1.0.11") == 1
-        hosts[1].close()  # what it has joined lives on, nobody says so any more
-        assert ping(box, "10.1.0.11", count=5) == 5
-        assert eventually(lambda: knows(hosts[0], "net", 0))
-        assert ping(box, "10.1.0.11") == 0
-        assert hosts[1].controller.networks["net"].endpoints  # back again
-        assert eventually(lambda: knows(hosts[0], "net", 1))
-        assert eventually(lambda: ping(box, "10.1.0.11") == 1)
 
 
 def test_a_controller_that_ends_and_begins_again_loses_no_packet(hosts: tuple[LinuxHost, ...]) -> None:

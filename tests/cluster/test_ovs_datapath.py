@@ -31,7 +31,7 @@ def three_hosts() -> Iterator[tuple[OvsHost, ...]]:
         for host in hosts:  # the first packet to a host is lost while the switch asks for its MAC
             for other in hosts:
                 if other is not host:
-                    host.run(["ping", "-c", "3", "-i", "0.2", "-W", "1", other.vtep])
+                    host.run(["ping", "-c", "3", "-i", "0.05", "-W", "0.3", other.vtep])
         yield hosts
 
 
@@ -91,30 +91,6 @@ def test_endpoints_on_hosts_with_open_vswitch_reach_each_other(hosts: tuple[OvsH
         assert one.reconcile().is_clean
     for host in hosts[:2]:
         assert host.vsctl("list-br").split() == ["br-phy"]
-
-
-def test_hosts_of_different_datapaths_are_in_one_network(hosts: tuple[OvsHost, ...]) -> None:
-    with opened(hosts[:2], "ovs-userspace", "linux") as (one, two):
-        one.new_network("overlay", "net", subnets=["10.1.0.0/24"], ipv6=True)
-        near, box = joined(one, "net", "near")
-        far, other_box = joined(two, "net", "far")
-        assert soon(lambda: pings(box, far))
-        assert soon(lambda: pings(other_box, near))
-
-
-def test_a_switch_that_is_killed_is_as_before_when_it_is_back(hosts: tuple[OvsHost, ...]) -> None:
-    """Nobody asks for it: the controller notices, and so it does when the other host's agent is gone."""
-    with opened(hosts[:2], "ovs-userspace", "ovs-userspace") as (one, two):
-        one.new_network("overlay", "net", subnets=["10.1.0.0/24"], ipv6=True)
-        near, box = joined(one, "net", "near")
-        far, other_box = joined(two, "net", "far")
-        assert soon(lambda: pings(box, far))
-        for _ in range(2):
-            hosts[0].kill_switch()
-            hosts[0].start_switch()
-            assert soon(lambda: pings(box, far))
-            assert soon(lambda: pings(other_box, near))
-        assert soon(lambda: one.reconcile().is_clean)
 
 
 def test_not_even_the_first_packet_to_a_host_is_lost() -> None:

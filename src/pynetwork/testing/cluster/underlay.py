@@ -16,14 +16,15 @@ __all__ = ["UNDERLAY", "underlay"]
 #: Its name.
 UNDERLAY: Final = "underlay"
 _ADDRESS: Final = 254  # of a subnet, a host is not given that
+_MAC: Final = "02:00:00:00:ff:fe"  # its own, or it would have another with each cable that is plugged in
 
 
 @contextlib.contextmanager
 def underlay(network: IPv4Network | IPv6Network, mtu: int) -> Iterator[PrivateHost]:
     """Have the bridge, with the subnet's 254th address, for the ``with`` block; yields the private host."""
     machine = PrivateHost()
-    size = ["mtu", str(mtu)]
-    machine.run(["ip", "link", "add", UNDERLAY, "up", *size, "type", "bridge", "mcast_snooping", "0"])
+    settings = ["mtu", str(mtu), "address", _MAC, "type", "bridge", "mcast_snooping", "0"]
+    machine.run(["ip", "link", "add", UNDERLAY, "up", *settings])
     try:
         nodad = ["nodad"] if network.version == 6 else []
         address = f"{network[_ADDRESS]}/{network.prefixlen}"
