@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
-DATAPATHS = {"linux": ["linux"] * 3, "ovs": ["ovs"] * 3, "both": ["ovs", "linux", "ovs"]}
+LINUX, OVS = "linux", "ovs-userspace"
+DATAPATHS = {LINUX: [LINUX] * 3, OVS: [OVS] * 3, "both": [OVS, LINUX, OVS]}
 MTU = 1450  # of the underlay's 1500, 50 are VXLAN's
 PORT = 4789
 
@@ -270,7 +271,6 @@ def test_packets_that_hosts_forge_which_are_not_in_the_network(cluster: Cluster)
         check_forgers(world, "held", is_strict=False)
 
 
-@pytest.mark.parametrize("cluster", ["ovs"], indirect=True)
 def test_packets_that_hosts_forge_in_a_strict_network(cluster: Cluster) -> None:
     with wired(cluster, strict=True) as world:
         check_forgers(world, "held", is_strict=True)

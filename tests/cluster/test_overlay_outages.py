@@ -257,8 +257,9 @@ def test_ovs_vswitchd_is_killed(scene: Scene) -> None:
         host.switch.start_switch()
         started = time.time()
         assert reaches(scene.boxes[0], "10.1.0.11")
+        time.sleep(0.5)
     assert pings.lost > 0
-    # Measured 0.2 s with its own start.
+    # The prototype took 0.2 s, most of that for the start of the daemon; this is without it.
     assert pings.back_after(started) <= 1.0, pings
 
 
