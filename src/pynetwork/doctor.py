@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pynetwork.errors import UnavailableError
 from pynetwork.peers import Reached
 from pynetwork.requests.common import network_scope
 from pynetwork.resources import NetworkRules, Ruleset, StrictVni
@@ -156,6 +157,16 @@ def across_hosts(core: Core) -> Iterator[Finding]:
     """Yield what is in the way between this host and others of its cluster. It takes a second if there is."""
     if core.span is None:
         return
+    check = getattr(core.engine.kernel, "check_switch", None)
+    if check is not None and core.span.datapath.startswith("ovs-"):
+        try:
+            check(core.span.underlay.link if core.span.datapath == "ovs-userspace" else None)
+        except UnavailableError as error:
+            yield Finding(
+                problem=str(error),
+                effect="networks that span hosts are as they are, or away, until it runs",
+                commands=("systemctl start openvswitch-switch",),
+            )
     mtu = core.span.underlay.mtu
     for host, reached in sorted(core.span.worker.probe().items()):
         if reached is Reached.NOT:

@@ -211,13 +211,16 @@ def test_each_start_of_a_switch_is_told_once(host: OvsHost, channel: Channel) ->
     """And so is each time that it has lost all flows, of which nothing is said."""
     starts: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def fill() -> None:
+    def fill() -> bool:
         channel.change([added(flow(table=NETWORKS))])
         starts.put(None)
+        return True
 
     fill()
     starts.get()
-    watch = SwitchWatch(Channel(Place(host.directory), "ours"), fill)
+    watch = SwitchWatch(
+        Channel(Place(host.directory), "ours"), fill, is_wanted=lambda: True, runs=lambda: True
+    )
     try:
         for _ in range(2):
             host.kill_switch()
@@ -229,6 +232,28 @@ def test_each_start_of_a_switch_is_told_once(host: OvsHost, channel: Channel) ->
         assert starts.empty()
     finally:
         watch.close()
+        watch.close()
+
+
+def test_a_start_is_told_again_until_it_was_of_use(host: OvsHost) -> None:
+    """And of a bridge that should be there already, if it comes later."""
+    starts: queue.SimpleQueue[None] = queue.SimpleQueue()
+    answers = iter((False, True))
+
+    def started() -> bool:
+        starts.put(None)
+        return next(answers)
+
+    host.kill_switch()
+    watch = SwitchWatch(
+        Channel(Place(host.directory), "ours"), started, is_wanted=lambda: True, runs=lambda: True
+    )
+    try:
+        host.start_switch()
+        for _ in range(2):
+            starts.get(timeout=30)
+        assert starts.empty()
+    finally:
         watch.close()
 
 

@@ -15,7 +15,7 @@ import attrs
 
 from pynetwork.cluster.layout import peer_of
 from pynetwork.cluster.watching import Listed, Watches
-from pynetwork.errors import PynetworkError, StoreError
+from pynetwork.errors import NotFoundError, PynetworkError, StoreError
 from pynetwork.log import logger
 from pynetwork.store import Change, LeaseKeeper
 
@@ -71,7 +71,7 @@ class Agent:
         """
         try:
             self._register()
-        except StoreError as error:
+        except (StoreError, NotFoundError) as error:  # or it takes longer than the lease lasts
             self._note(error)
         self._thread = threading.Thread(target=self._work, name="pynetwork-agent", daemon=True)
         self._thread.start()

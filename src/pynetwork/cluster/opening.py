@@ -22,6 +22,7 @@ from pynetwork.errors import PynetworkError, StoreError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.requests.common import driver_of, network_scope
 from pynetwork.requests.network import replan_network
+from pynetwork.resources import OvsBridge
 from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class ClusterOpening:
             span.agent = Agent(span.worker, store)
             stack.callback(span.close)
             span.agent.start()
-            self._watch(kernel, stack, repair)
+            self._watch(core, kernel, stack, repair)
         else:
             with suppress(StoreError):  # said when something is asked of it
                 member.check()
@@ -160,19 +161,26 @@ class ClusterOpening:
             except PynetworkError as error:
                 logger().warning("network %r cannot be had on this host as it is now: %s", spec.name, error)
 
-    def _watch(self, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> None:
-        """Have all of ours put back when a switch loses it, started anew or given a controller."""
-        switch = getattr(kernel, "switch", None)
-        if switch is None or not isinstance(self.datapath, OvsDatapath):
+    def _watch(self, core: Core, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> None:
+        """Have all of ours put back when a switch loses it: started, started anew, or given a controller."""
+        find, datapath = getattr(kernel, "switch", None), self.datapath
+        if find is None or not isinstance(datapath, OvsDatapath):
             return
+        switch = find()
 
-        def emptied() -> None:
+        def is_wanted() -> bool:
+            with core.engine.mirror.lock:
+                return core.engine.world.is_wanted(OvsBridge(name=datapath.bridge).key)
+
+        def restore() -> bool:
             try:
-                logger().info("Open vSwitch had lost all flows: %s", repair())
+                self._renew(core)
+                logger().info("Open vSwitch had lost all that is ours: %s", repair())
             except PynetworkError as error:
-                logger().warning("Open vSwitch has lost all flows, and not all is as before: %s", error)
+                logger().warning("Open vSwitch had lost all that is ours, and not all is back: %s", error)
+            return not switch.reason()
 
-        stack.callback(switch().watch(self.datapath.bridge, emptied).close)
+        stack.callback(switch.watch(datapath.bridge, restore, is_wanted).close)
 
 
 def _replan(core: Core, identity: str, draft: Draft) -> None:

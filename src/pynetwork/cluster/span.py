@@ -20,7 +20,7 @@ from pynetwork.cluster.ledger import missing
 from pynetwork.cluster.networks import NetworkMaker
 from pynetwork.cluster.peer_view import peer_hosts
 from pynetwork.drivers.overlay import vni_of
-from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError, StoreError
+from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError, StoreError, UnavailableError
 from pynetwork.ipam import Usage
 from pynetwork.log import logger
 from pynetwork.requests.endpoint import delete_endpoint
@@ -333,5 +333,6 @@ class Span:
     def _drop(self, network: str) -> None:
         """Take a network off this host, unless that has endpoints of it."""
         core = self.core
-        with suppress(ConflictError, NotFoundError):  # it is needed still, or again; or gone already
+        # It is needed still, or again; or gone already; or a switch that does not run has it.
+        with suppress(ConflictError, NotFoundError, UnavailableError):
             core.request(lambda draft: delete_network(core, draft, network))

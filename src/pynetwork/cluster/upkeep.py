@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.cluster.layout import Holding
-from pynetwork.errors import ConflictError, NotFoundError
+from pynetwork.errors import ConflictError, NotFoundError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.requests.network import delete_network
 from pynetwork.store import Absent, Put, Unchanged
@@ -103,7 +103,7 @@ def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> No
             if row.spec.space == CLUSTER_SPACE and identity not in used
         ]
     for identity in unused:
-        with suppress(ConflictError, NotFoundError):  # used after all, or gone
+        with suppress(ConflictError, NotFoundError, UnavailableError):  # used after all, or gone; or away
             engine.request(partial(_take_off, core, identity))
 
 

@@ -168,6 +168,7 @@ class Engine:
         old, new = draft.change
         steps = diff(old, new)
         try:
+            self._check(steps)
             draft.failed += self.force(draft.repairs)
             if steps:
                 # To take away what is gone already, whoever took it, is no failure.
@@ -193,6 +194,11 @@ class Engine:
                 error.add_note(f"not undone: {'; '.join(leftovers)}")
             raise
         self._emit(steps)
+
+    def _check(self, steps: Steps) -> None:
+        check = getattr(self.kernel, "check", None)  # of those a part of which may be away
+        if check is not None:
+            check(steps)
 
     def _undo(self, before: Plan, reached: Plan) -> list[str]:
         """Bring the host back from *reached*, or from anywhere on the way to it; return what could not."""
@@ -291,7 +297,12 @@ class Engine:
             after = {scope: self.world.plan(scope) for scope in intent.before}
             old, new = self._plans(intent.before, after)
         logger().info("recovering what a dead process began: %s", intent.what)
-        if not intent.finish and self._is_reached(new):
+        try:
+            is_reached = not intent.finish and self._is_reached(new)
+        except UnavailableError as error:  # a part of the host is away: another time
+            self._abandoned.add(intent.id)
+            return [str(error)]
+        if is_reached:
             self.journal.commit(claim, ())
             return []
         goal, other = (new, old) if intent.finish else (old, new)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pynetwork.errors import PynetworkError
+from pynetwork.kernel.port import Away
 from pynetwork.plan import Plan, Step, Steps, diff
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Adoptions:
 class _Findings:
     repairs: dict[str, Steps]
     prunes: Steps
+    away: Away
 
 
 def reconcile(engine: Engine, *, dry_run: bool = False, adopt: Callable[[], Adoptions] = Adoptions) -> Report:
@@ -118,6 +120,7 @@ def reconcile(engine: Engine, *, dry_run: bool = False, adopt: Callable[[], Adop
     adopted = adopt()
     failed += adopted.failed
     findings = _observe(engine)
+    failed += filter(None, (findings.away.reason,))
     if dry_run:
         findings.repairs = {s: steps for s, steps in findings.repairs.items() if s not in adopted.scopes}
     else:
@@ -149,7 +152,9 @@ def _observe(engine: Engine) -> _Findings:
         expected = _expected(engine)
         everything = Plan(dict.fromkeys(item for plan in _plans(engine) for item in plan))
         revision = engine.mirror.revision
-    observed = engine.kernel.observe(everything)
+    look = getattr(engine.kernel, "away", None)
+    away = Away() if look is None else look(everything)
+    observed = engine.kernel.observe(Plan(item for item in everything if item.key not in away.keys))
     with engine.mirror.lock:
         # A request may have come or gone since. Its intent was written before its first step, so
         # whatever it made is in the plans by now, and is none of our business.
@@ -162,8 +167,9 @@ def _observe(engine: Engine) -> _Findings:
         # What has no name may be of a request that came since: it is left for another time.
         observed = Plan(resource for resource in observed if not resource.nameless)
     return _Findings(
-        repairs=_drift(stable, by_key),
+        repairs=_drift(stable, by_key, away),
         prunes=diff(Plan(item for item in observed if item.key not in known), Plan()),
+        away=away,
     )
 
 
@@ -186,9 +192,10 @@ def _plans(engine: Engine) -> list[Plan]:
     return plans
 
 
-def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource]) -> dict[str, Steps]:
+def _drift(expected: Mapping[str, Plan], observed: Mapping[Key, Resource], away: Away) -> dict[str, Steps]:
     found = {}
-    for scope, plan in expected.items():
+    for scope, whole in expected.items():
+        plan = Plan(item for item in whole if item.key not in away.keys) if away.keys else whole
         actual = Plan(observed[item.key] for item in plan if item.key in observed)
         steps = diff(actual, plan)
         if steps:

@@ -31,6 +31,7 @@ from pynetwork.kernel.operations import Make
 from pynetwork.kernel.ovs.place import default_directory
 from pynetwork.kernel.ovs.steps import Together, is_of_switch, together
 from pynetwork.kernel.peers import LinuxPeers
+from pynetwork.kernel.port import Away
 from pynetwork.kernel.reserving import ReservingFirewall
 from pynetwork.plan import Plan, StepFailedError, Verb, diff
 from pynetwork.resources import Bridge, Netns, Veth
@@ -185,6 +186,17 @@ class LinuxKernel:
     def tells_senders(self) -> bool:
         """Whether it can tell which host a VXLAN packet comes from, as strict networks need it."""
         return self.admission.is_possible()
+
+    def check(self, steps: Iterable[Step]) -> None:
+        """Check that what takes *steps* is there, before any is taken, see :class:`~.port.Checking`."""
+        if any(is_of_switch(step.resource) for step in steps):
+            self.switch().check()
+
+    def away(self, expected: Plan) -> Away:
+        """Return what of *expected* cannot be looked at now, see :class:`~.port.Checking`."""
+        keys = frozenset(item.key for item in expected if is_of_switch(item))
+        reason = self.switch().reason() if keys else ""
+        return Away(keys, reason) if reason else Away()
 
     def has_switch_module(self) -> bool:
         """Whether the kernel can forward for an Open vSwitch, which names such a type in any case."""

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import attrs
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from pynetwork.plan import Plan, Step
+    from pynetwork.resources import Key
 
-__all__ = ["Kernel"]
+__all__ = ["Away", "Checking", "Kernel"]
+
+
+@attrs.frozen
+class Away:
+    """
+    What of a host cannot be looked at, or changed, for now.
+
+    Args:
+        keys: Of resources.
+        reason: Why, in words.
+    """
+
+    keys: frozenset[Key] = frozenset()
+    reason: str = ""
 
 
 class Kernel(Protocol):
@@ -55,4 +72,21 @@ class Kernel(Protocol):
 
     def close(self) -> None:
         """Release sockets and threads; what was created stays. Idempotent."""
+        ...
+
+
+class Checking(Protocol):
+    """What a host has as well if a part of it may be away, such as a switch that does not run."""
+
+    def check(self, steps: Iterable[Step]) -> None:
+        """
+        Check that what takes *steps* is there.
+
+        Raises:
+            UnavailableError: It is not; says what starts it.
+        """
+        ...
+
+    def away(self, expected: Plan) -> Away:
+        """Return what of *expected* cannot be looked at now."""
         ...

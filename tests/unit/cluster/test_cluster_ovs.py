@@ -19,12 +19,17 @@ from pynetwork.cluster.config import Cluster
 from pynetwork.drivers.overlay_flows import OFPORT_MAX
 from pynetwork.drivers.overlay_ovs import OvsDatapath
 from pynetwork.kernel.ovs.place import SwitchAwayError
+from pynetwork.kernel.port import Away
 from pynetwork.peers import Flood, Reach, Resolve
 from pynetwork.resources import Flow, OvsBridge, OvsPort, StrictVni, TxChecksum, Veth, Vxlan
-from pynetwork.testing import FakeKernel
+from pynetwork.testing import Chaos, ChaosStore, FakeKernel, Fate, Killed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tests.unit.cluster.hosts import Host, World
+
+    from pynetwork.plan import Plan, Step
 
 
 def made(host: Host, kind: type) -> list[str]:
@@ -117,6 +122,9 @@ def test_a_datapath_that_there_is_none_of_is_refused(world: World) -> None:
             Cluster(store=world.store, host="h1", datapath=name)
 
 
+_OF_SWITCH = (OvsBridge, OvsPort, Flow)
+
+
 class Switched(FakeKernel):
     """A host with the kernel's module, or without, and a switch that runs, or does not."""
 
@@ -125,6 +133,19 @@ class Switched(FakeKernel):
 
     def has_switch_module(self) -> bool:
         return self.has_module
+
+    def check(self, steps: Iterable[Step]) -> None:
+        if self.reason and any(isinstance(step.resource, _OF_SWITCH) for step in steps):
+            raise SwitchAwayError(self.reason)
+
+    def away(self, expected: Plan) -> Away:
+        keys = frozenset(item.key for item in expected if isinstance(item, _OF_SWITCH))
+        return Away(keys, self.reason) if self.reason else Away()
+
+    def observe(self, expected: Plan) -> Plan:
+        if self.reason and any(isinstance(item, _OF_SWITCH) for item in expected):
+            raise SwitchAwayError(self.reason)
+        return super().observe(expected)
 
     def check_switch(self, link: str | None = None) -> None:
         if self.reason:
@@ -226,3 +247,56 @@ def test_a_host_does_not_change_its_datapath_under_endpoints(world: World) -> No
     host = world.host("h1", kernel=kernel, store=store, datapath="ovs-userspace")
     assert made(host, OvsBridge)
     assert not made(host, Vxlan)
+
+
+def test_what_needs_no_switch_works_while_it_does_not_run(world: World) -> None:
+    """The rest is refused before anything is touched, and looked at when it runs again."""
+    kernel = Switched()
+    host = world.host("h1", datapath="ovs-kernel", kernel=kernel)
+    controller = host.controller
+    controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    host.joined("net", "web")
+    sandbox = controller.new_sandbox("late")
+    late = controller.networks["net"].create_endpoint("late")
+    before = kernel.resources
+    kernel.reason = "it does not run: start it"
+    for request in (lambda: late.join(sandbox), controller.networks["net"].endpoints["web"].leave):
+        with pytest.raises(UnavailableError, match="it does not run: start it"):
+            request()
+    assert kernel.resources == before
+    assert late.sandbox is None
+    near = controller.new_network("bridge", "near").create_endpoint("near")
+    near.join(sandbox)
+    veth = next(item for item in kernel.resources if item not in before and isinstance(item, Veth))
+    kernel.wreck(veth.key)
+    kernel.wreck(next(item.key for item in kernel.resources if isinstance(item, Flow)))
+    report = controller.reconcile()
+    assert report.failed == ("it does not run: start it",)
+    assert veth in kernel.resources
+    assert not any(isinstance(step.resource, _OF_SWITCH) for step in report.repaired)
+    kernel.reason = ""
+    assert any(isinstance(step.resource, Flow) for step in controller.reconcile().repaired)
+    assert controller.reconcile().is_clean
+    late.delete()
+
+
+def test_what_a_process_left_half_done_waits_for_the_switch(world: World) -> None:
+    kernel, store, fate = Switched(), MemoryStore(), Fate()
+    chaos = Chaos(kernel, fate=fate)
+    local = ChaosStore(store, die_at=None, fate=fate)
+    first = world.host(
+        "h1", datapath="ovs-kernel", kernel=kernel, store=local, through=chaos, process="first"
+    )
+    first.controller.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    endpoint = first.controller.networks["net"].create_endpoint("web")
+    sandbox = first.controller.new_sandbox("box")
+    chaos._die_at = chaos.count + 4
+    with pytest.raises(Killed):
+        endpoint.join(sandbox)
+    kernel.reason = "it does not run: start it"
+    second = world.host("h1", kernel=kernel, store=store, process="second", dead=("first",))
+    assert any("it does not run: start it" in line for line in second.controller.reconcile().failed)
+    kernel.reason = ""
+    assert not second.controller.reconcile().failed
+    assert second.controller.reconcile().is_clean
+    second.controller.networks["net"].endpoints["web"].join(second.controller.sandboxes["box"])

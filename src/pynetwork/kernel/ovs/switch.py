@@ -96,9 +96,17 @@ class Switch:
             self._peers[bridge] = OvsPeers(Channel(self.place, bridge), self._home)
         return self._peers[bridge]
 
-    def watch(self, bridge: str, emptied: Callable[[], None]) -> SwitchWatch:
-        """Call *emptied* whenever a bridge has lost its flows; the caller closes what this returns."""
-        return SwitchWatch(Channel(self.place, bridge), emptied)
+    def watch(self, bridge: str, restore: Callable[[], bool], is_wanted: Callable[[], bool]) -> SwitchWatch:
+        """Call *restore* whenever a bridge has lost its flows; the caller closes what this returns."""
+        return SwitchWatch(Channel(self.place, bridge), restore, is_wanted, lambda: not self.reason())
+
+    def reason(self) -> str:
+        """Return why it cannot be told of changes now, in words; nothing if it can."""
+        try:
+            self.check()
+        except UnavailableError as error:
+            return str(error)
+        return ""
 
     def check(self, link: str | None = None) -> None:
         """

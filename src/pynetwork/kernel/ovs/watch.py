@@ -25,9 +25,7 @@ __all__ = ["SwitchWatch"]
 _PAUSE_SECONDS: Final = 0.02  # between looks for a switch that is away
 _LONG_PAUSE_SECONDS: Final = 1.0  # when it has been for a while, or there is no bridge yet
 _SHORT_PAUSES: Final = 500
-_LOOK_SECONDS: Final = (
-    0.5  # between looks at one table, which has a flow of ours as long as there is the bridge
-)
+_LOOK_SECONDS: Final = 0.5  # between looks at the one table that has a flow of ours whenever any has
 _MOST_LOOK_SECONDS: Final = 60.0  # when somebody takes them away again and again
 
 
@@ -37,12 +35,23 @@ class SwitchWatch:
 
     Args:
         channel: Connection to the bridge, used for nothing else; closed with this.
-        emptied: Called in that thread when the bridge is there, and has no flows any more.
+        restore: Called in that thread when the bridge is there and has no flows any more; returns whether
+            that was of use: else it is called again.
+        is_wanted: Whether there should be such a bridge: to find it when it was missing is like a start.
+        runs: Whether the switch runs, with or without the bridge.
     """
 
-    def __init__(self, channel: Channel, emptied: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        restore: Callable[[], bool],
+        is_wanted: Callable[[], bool],
+        runs: Callable[[], bool],
+    ) -> None:
         self._channel = channel
-        self._emptied = emptied
+        self._restore = restore
+        self._is_wanted = is_wanted
+        self._runs = runs
         self._ending = threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._had_flows = False
@@ -70,20 +79,22 @@ class SwitchWatch:
         return bool(self._channel.flows(PLANNED, table=NETWORKS))
 
     def _work(self) -> None:
-        is_there = was_there = self._was_there
+        is_there = self._was_there
+        is_due = not is_there and self._is_wanted()  # it has lost what is on it, or is about to
         tries = 0
         while not self._ending.is_set():
-            if is_there:
+            if is_there and not is_due:
                 with contextlib.suppress(PynetworkError):  # gone already
                     self._look_until_it_ends()
-                is_there, tries = False, 0
-            elif self._is_there():
-                if was_there:
-                    self._emptied()
-                is_there = was_there = True
+                is_there, is_due, tries = False, True, 0
+            elif (is_there := self._is_there()) or (is_due and tries > _SHORT_PAUSES and self._is_lost()):
+                is_due = is_due and not self._restore()
+                if is_due:
+                    self._ending.wait(_LONG_PAUSE_SECONDS)
             else:
-                tries += 1
-                is_long = not was_there or tries > _SHORT_PAUSES
+                was_due, is_due = is_due, self._is_wanted()
+                tries = tries + 1 if was_due or not is_due else 0
+                is_long = not is_due or tries > _SHORT_PAUSES
                 self._ending.wait(_LONG_PAUSE_SECONDS if is_long else _PAUSE_SECONDS)
 
     def _look_until_it_ends(self) -> None:
@@ -95,6 +106,10 @@ class SwitchWatch:
             if self._has_flows():
                 seconds = _LOOK_SECONDS
             elif not is_new:
-                self._emptied()
+                self._restore()
                 seconds = min(2 * seconds, _MOST_LOOK_SECONDS)
             is_new = False  # who has made the bridge gives it flows in no time
+
+    def _is_lost(self) -> bool:
+        """Whether the switch runs without a bridge that it should have: its database was lost."""
+        return self._is_wanted() and self._runs()

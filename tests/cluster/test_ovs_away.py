@@ -1,0 +1,116 @@
+"""A host whose Open vSwitch does not run: what works nonetheless, what is refused, and how it comes back."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.cluster.test_ovs_datapath import joined, pings, soon
+
+from pynetwork import Cluster, Controller, MemoryStore, UnavailableError
+from pynetwork.kernel import LinuxKernel
+from pynetwork.testing import private_host
+from pynetwork.testing.cluster import ovs_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pynetwork.testing.cluster import OvsHost
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+START = r"start Open vSwitch \(systemctl start openvswitch-switch"
+
+
+@pytest.fixture(name="hosts")
+def two_hosts() -> Iterator[tuple[OvsHost, ...]]:
+    with private_host(), ovs_cluster(2) as hosts:
+        yield hosts
+
+
+def opened(host: OvsHost, store: MemoryStore) -> Controller:
+    cluster = Cluster(store=store, host=host.name, vtep=host.vtep, datapath="ovs-userspace", ttl=60)
+    state, run = (Path(place) / host.name for place in ("/var/lib/pynetwork", "/run/pynetwork"))
+    with host.entered():
+        kernel = partial(LinuxKernel, ovs_directory=host.directory)
+        return Controller(state, run_dir=run, kernel=kernel, cluster=cluster)
+
+
+@pytest.mark.parametrize("lost", ["switch", "database", "both"])
+def test_a_controller_opens_without_a_switch_and_with_it_all_comes_to_life(
+    hosts: tuple[OvsHost, ...], lost: str
+) -> None:
+    """Nobody does anything but start it."""
+    store = MemoryStore()
+    one, two = (opened(host, store) for host in hosts)
+    one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    (near, _), (far, other_box) = joined(one, "net", "near"), joined(two, "net", "far")
+    assert soon(lambda: pings(other_box, near))
+    one.close()
+    if lost != "database":
+        hosts[0].kill_switch()
+    if lost != "switch":
+        hosts[0].kill_database()
+    one = opened(hosts[0], store)
+    assert list(one.networks) == ["net"]
+    # What needs no switch works, and is repaired.
+    one.new_network("bridge", "other", subnets=["10.77.0.0/24"])
+    neighbour, _ = joined(one, "other", "neighbour")
+    _, box = joined(one, "other", "asks")
+    assert pings(box, neighbour)
+    hosts[0].run(["ip", "link", "delete", bridge_of(hosts[0])])
+    report = one.reconcile()
+    assert [line for line in report.failed if "Open vSwitch" in line]
+    assert pings(box, neighbour)
+    assert any("start Open vSwitch" in finding.problem for finding in one.doctor())
+    # What needs it is refused, with the command that starts it, and leaves nothing behind.
+    endpoint = one.networks["net"].create_endpoint("late")
+    sandbox = one.new_sandbox("late")
+    for request in (partial(endpoint.join, sandbox), one.networks["net"].endpoints["near"].leave):
+        with pytest.raises(UnavailableError, match=START):
+            request()
+    assert endpoint.sandbox is None
+    assert sandbox.run(["ip", "-br", "link"], capture_output=True, text=True).stdout.split()[0::4] == ["lo"]
+    two.networks["net"].create_endpoint("meanwhile").join(two.new_sandbox("meanwhile"))
+    far.leave()
+    if lost != "switch":
+        hosts[0].start_database()
+    if lost != "database":
+        hosts[0].start_switch()
+    new = two.networks["net"].endpoints["meanwhile"]
+    assert soon(lambda: pings(one.sandboxes["net-near"], new))
+    endpoint.join(sandbox)
+    assert soon(lambda: pings(sandbox, new))
+    assert soon(lambda: one.reconcile().is_clean)
+    assert not [finding for finding in one.doctor() if "Open vSwitch" in finding.problem]
+    for controller in (two, one):
+        controller.erase()
+
+
+def bridge_of(host: OvsHost) -> str:
+    words = host.run(["ip", "-br", "link", "show", "type", "bridge"]).stdout.split()
+    return next(word for word in words if word.startswith("br-") and word != "br-phy")
+
+
+def test_a_switch_that_lost_its_database_has_all_made_anew(hosts: tuple[OvsHost, ...]) -> None:
+    store = MemoryStore()
+    one, two = (opened(host, store) for host in hosts)
+    one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    (near, _), (_, other_box) = joined(one, "net", "near"), joined(two, "net", "far")
+    assert soon(lambda: pings(other_box, near))
+    host = hosts[0]
+    mac = host.run(["cat", "/sys/class/net/br-phy/address"]).stdout.strip()
+    host.kill()
+    (host.directory / "conf.db").unlink()
+    host.start_database()
+    host.start_switch()
+    bridge = ["--", "set", "bridge", "br-phy", "datapath_type=netdev", f"other_config:hwaddr={mac}"]
+    host.vsctl("add-br", "br-phy", *bridge, "--", "add-port", "br-phy", "eth0")
+    host.run(["ip", "address", "replace", f"{host.vtep}/24", "dev", "br-phy"])
+    host.run(["ip", "link", "set", "br-phy", "up"])
+    assert soon(lambda: "br-pynetwork" in host.vsctl("list-br"))
+    assert soon(lambda: pings(other_box, near))
+    assert soon(lambda: one.reconcile().is_clean)
+    for controller in (two, one):
+        controller.erase()
