@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import cannot_run
 
 from pynetwork import ApplyError, Controller, InvalidValueError, NotFoundError, Surroundings, UnavailableError
 from pynetwork.kernel.groups import Groups
@@ -36,7 +38,7 @@ def _version_2() -> Hierarchies:
     if found.version == 2:
         return found
     if not (UNIFIED / "cgroup.procs").exists():
-        pytest.skip("no hierarchy of version 2 is mounted")
+        cannot_run("no hierarchy of version 2 is mounted")
     return Hierarchies(version=2, home=UNIFIED)
 
 
@@ -149,27 +151,16 @@ class TestStart:
 
     def test_a_process_becomes_a_program_in_it(self, sandbox: Sandbox) -> None:
         """The pid stays, so whoever started the one waits for the other."""
-        code = f"""
-            import os, sys
-            from pathlib import Path
-            from pynetwork import Controller
-            from pynetwork.kernel.groups import Groups
-            from pynetwork.kernel.hierarchies import Hierarchies, find_hierarchies
-            controller = Controller()
-            if {_version(sandbox)} != find_hierarchies().version:
-                controller._core.engine.kernel.groups = Groups(
-                    lambda: Hierarchies(version=2, home=Path({str(UNIFIED)!r}))
-                )
-            sandbox = controller.sandboxes["s"]
+        code = """
             try:
                 sandbox.exec(["no-such-program"])
             except FileNotFoundError:
                 print(os.getpid(), flush=True)
-            sandbox.exec(["sh", "-c", "echo $$; cat /etc/hostname /proc/self/cgroup; echo $X"], {{"X": "1",
-                "PATH": os.environ["PATH"]}})
+            sandbox.exec(["sh", "-c", "echo $$; cat /etc/hostname /proc/self/cgroup; echo $X"], {"X": "1",
+                "PATH": os.environ["PATH"]})
         """
-        argv = [sys.executable, "-c", "\n".join(line[12:] for line in code.splitlines())]
-        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        done = _run_elsewhere(sandbox, code)
+        assert done.returncode == 0, done.stderr
         before, after, name, *groups, x = done.stdout.splitlines()
         assert (before, name, x) == (after, "web", "1")
         assert sandbox.cgroup is not None
@@ -195,6 +186,25 @@ class TestStart:
 def _is_on_disk(path: Path) -> bool:
     """Tell whether a file system has a disk of its own (Documentation/admin-guide/devices.txt: 0 is none)."""
     return os.major(path.stat().st_dev) != 0
+
+
+def _run_elsewhere(sandbox: Sandbox, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, with a controller and the sandbox, and groups of the same kind."""
+    before = f"""
+        import os, signal
+        from pathlib import Path
+        from pynetwork import Controller
+        from pynetwork.kernel.groups import Groups
+        from pynetwork.kernel.hierarchies import Hierarchies, find_hierarchies
+        controller = Controller()
+        if {_version(sandbox)} != find_hierarchies().version:
+            controller._core.engine.kernel.groups = Groups(
+                lambda: Hierarchies(version=2, home=Path({str(UNIFIED)!r}))
+            )
+        sandbox = controller.sandboxes["s"]
+    """
+    argv = [sys.executable, "-c", textwrap.dedent(before) + textwrap.dedent(code)]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
 
 
 def _version(sandbox: Sandbox) -> int:
@@ -249,18 +259,12 @@ class TestStop:
 
     def test_what_a_dead_process_started_is_ended_by_the_next(self, sandbox: Sandbox) -> None:
         code = """
-            import os, signal
-            from pynetwork import Controller
-            sandbox = Controller().sandboxes["s"]
             nowhere = open(os.devnull, "r+b")
             print(sandbox.popen(["sleep", "61"], stdout=nowhere, stderr=nowhere).pid, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """
-        argv = [sys.executable, "-c", "\n".join(line[12:] for line in code.splitlines())]
-        if _version(sandbox) != find_hierarchies().version:
-            pytest.skip("another process would use the groups that this host has")
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL
+        done = _run_elsewhere(sandbox, code)
+        assert done.returncode == -signal.SIGKILL, done.stderr
         orphan = int(done.stdout)
         assert [each.pid for each in sandbox.processes()] == [orphan]
         sandbox.delete()
@@ -325,7 +329,7 @@ class TestStop:
 def bomb(controller: Controller) -> Sandbox:
     """A sandbox whose processes may be forty."""
     if not find_hierarchies().controllers.get("pids"):
-        pytest.skip("this host has no controller of pids")
+        cannot_run("this host has no controller of pids")
     return controller.new_sandbox("bomb", limits={"pids": 40})
 
 
@@ -360,7 +364,7 @@ class TestLimits:
     def test_limits_are_in_force_seen_and_repaired(self, controller: Controller) -> None:
         found = find_hierarchies()
         if not {"memory", "cpu", "pids"} <= set(found.controllers):
-            pytest.skip("this host does not have these controllers")
+            cannot_run("this host does not have these controllers")
         sandbox = controller.new_sandbox("s", limits={"memory": (16 << 20) + 1, "cpus": 0.5, "pids": 20})
         assert controller.reconcile().is_clean
         code = "x = bytearray(64 << 20); print(len(x))"
@@ -425,7 +429,7 @@ class TestFigures:
 
     def test_disks_are_counted_by_bytes_and_operations(self, controller: Controller, tmp_path: Path) -> None:
         if "io" not in find_hierarchies().controllers:
-            pytest.skip("this host does not have this controller")
+            cannot_run("this host does not have this controller")
         sandbox = controller.new_sandbox("s")
         self._count(sandbox, tmp_path)
         if not _is_on_disk(tmp_path):
