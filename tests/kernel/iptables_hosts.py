@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,9 @@ from pynetwork.resources import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from pynetwork.kernel.iptables.values import Rule
     from pynetwork.testing import PrivateHost
 
 
@@ -73,6 +75,30 @@ def saved(host: PrivateHost, version: int) -> list[str]:
         elif line.startswith("-A") or (line.startswith(":") and " - " in line):
             found.append(f"{table} {line.partition(' [')[0] if line.startswith(':') else line}")
     return sorted(line for line in found if " :" in line) + [line for line in found if " :" not in line]
+
+
+def restore_text(resources: Iterable[Iterable[Rule]], chains: dict[str, tuple[str, ...]]) -> str:
+    """
+    Return what ``iptables-restore`` reads to make rules on an empty host.
+
+    Args:
+        resources: The rules of each, in the order in which they are added.
+        chains: To make, by table.
+    """
+    placed: dict[tuple[str, str], list[str]] = {}
+    for rules in resources:
+        heads: Counter[tuple[str, str]] = Counter()
+        for rule in rules:
+            place = rule.table, rule.chain
+            lines = placed.setdefault(place, [])
+            lines.insert(heads[place] if rule.is_first else len(lines), rule.render())
+            heads[place] += rule.is_first
+    text = []
+    for table, names in chains.items():
+        text += [f"*{table}", *(f":{name} - [0:0]" for name in names)]
+        text += [line for (of, _), lines in placed.items() if of == table for line in lines]
+        text.append("COMMIT")
+    return "".join(f"{line}\n" for line in text)
 
 
 def everything(host: PrivateHost) -> list[str]:

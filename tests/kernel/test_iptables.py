@@ -16,6 +16,7 @@ from tests.kernel.iptables_hosts import (
     everything,
     firewall,
     port,
+    restore_text,
     saved,
     variety,
 )
@@ -24,7 +25,6 @@ from pynetwork.errors import InvalidValueError, PortTakenError
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.iptables.layout import chain_names, jumps, static_rules, user_chain
 from pynetwork.kernel.iptables.rules import rules_of
-from pynetwork.kernel.iptables.values import restore_text
 from pynetwork.plan import Plan, Step, Verb, diff
 from pynetwork.resources import (
     NetworkRules,

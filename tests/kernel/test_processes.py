@@ -230,7 +230,9 @@ class TestStop:
         process = _start(sandbox, f"trap 'exit 4' USR1; trap 'exit 5' INT; {READY}{FOREVER}")
         assert process.pid in {each.pid for each in sandbox.stop().ended}
         assert _reap(process) == [4]
-        process = _start(sandbox, f"trap 'exit 4' USR1; trap 'exit 5' INT; {READY}{FOREVER}")
+        # What a shell starts in the background takes no notice of INT, and would be waited for.
+        loop = "while :; do sleep 0.1; done"
+        process = _start(sandbox, f"trap 'exit 4' USR1; trap 'exit 5' INT; {READY}{loop}")
         sandbox.stop(signal="INT")
         assert _reap(process) == [5]
 

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["CHAIN_LENGTH", "COMMENT_LENGTH", "Match", "Rule", "mark", "parse_comment", "restore_text"]
+__all__ = ["CHAIN_LENGTH", "COMMENT_LENGTH", "Match", "Rule", "mark", "parse_comment"]
 
 #: Bytes in the name of a chain, at most (XT_EXTENSION_MAXNAMELEN and its NUL).
 CHAIN_LENGTH: Final = 28
@@ -144,27 +140,3 @@ def _option(flag: str, value: str) -> list[str]:
 
 def _options(options: Options) -> list[str]:
     return [word for name, value in options for word in _option(f"--{name}", value)]
-
-
-def restore_text(resources: Iterable[Iterable[Rule]], chains: dict[str, tuple[str, ...]]) -> str:
-    """
-    Return what ``iptables-restore`` reads to make rules on an empty host.
-
-    Args:
-        resources: The rules of each, in the order in which they are added.
-        chains: To make, by table.
-    """
-    placed: dict[tuple[str, str], list[str]] = {}
-    for rules in resources:
-        heads: Counter[tuple[str, str]] = Counter()
-        for rule in rules:
-            place = rule.table, rule.chain
-            lines = placed.setdefault(place, [])
-            lines.insert(heads[place] if rule.is_first else len(lines), rule.render())
-            heads[place] += rule.is_first
-    text = []
-    for table, names in chains.items():
-        text += [f"*{table}", *(f":{name} - [0:0]" for name in names)]
-        text += [line for (of, _), lines in placed.items() if of == table for line in lines]
-        text.append("COMMIT")
-    return "".join(f"{line}\n" for line in text)
