@@ -29,6 +29,7 @@ __all__ = ["BrokenError", "Connections", "Stream"]
 _IDLE_PER_MEMBER: Final = 8
 _LONGEST_HEAD: Final = 65536
 _CHUNK: Final = 1 << 16
+_MOST_DIAL_SECONDS: Final = 0.5  # Linux asks again after a second at the earliest (RFC 6298)
 
 
 class BrokenError(Exception):
@@ -160,22 +161,26 @@ class Connections:
         connection.close()
 
     def _connect(self, endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection
-        if endpoint.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                endpoint.host, endpoint.port, timeout=timeout, context=self._context
-            )
-        else:
-            connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
+        connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
         try:
-            connection.connect()
+            connection.sock = self._dial(endpoint, timeout)
         except (OSError, ValueError) as error:  # ValueError: a host name that DNS could not have
-            connection.close()
             raise BrokenError(_explain(error, timeout), sent=False) from error
-        except BaseException:
-            connection.close()
-            raise
         return connection
+
+    def _dial(self, endpoint: Endpoint, timeout: float) -> socket.socket:
+        """Connect, by TCP in a short time: who has been cut off is to find out soon that he is no more."""
+        sock = socket.create_connection((endpoint.host, endpoint.port), min(timeout, _MOST_DIAL_SECONDS))
+        try:
+            sock.settimeout(timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if endpoint.scheme == "https":
+                context = self._context or ssl.create_default_context()
+                return context.wrap_socket(sock, server_hostname=endpoint.host)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
 
 class Stream:

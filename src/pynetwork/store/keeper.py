@@ -19,6 +19,7 @@ __all__ = ["LeaseKeeper"]
 
 _RENEWALS_PER_TTL: Final = 3  # so that one or two may fail; what etcd's own client does
 _RETRIES_PER_RENEWAL: Final = 4
+_MOST_PAUSE_SECONDS: Final = 0.1  # a store that cannot be reached has been given time to answer already
 
 
 class LeaseKeeper:
@@ -122,7 +123,7 @@ class LeaseKeeper:
                 delay = self._interval
             except StoreError as error:
                 self._note(error)
-                delay = self._interval / _RETRIES_PER_RENEWAL
+                delay = min(self._interval / _RETRIES_PER_RENEWAL, _MOST_PAUSE_SECONDS)
 
     def _note(self, error: StoreError | None) -> None:
         """Log the first of several failures, and the end of them."""
