@@ -11,9 +11,8 @@ import pytest
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel.ovs import session
 from pynetwork.kernel.ovs.database import Database
-from pynetwork.kernel.ovs.lock import HostLock
 from pynetwork.kernel.ovs.place import Place, default_directory
-from pynetwork.testing import Child, private_host
+from pynetwork.testing import private_host
 from pynetwork.testing.cluster import ovs_cluster
 
 if TYPE_CHECKING:
@@ -192,54 +191,3 @@ def test_the_directory_is_the_one_that_the_switchs_own_programs_have(
     assert default_directory() == tmp_path
     monkeypatch.delenv("OVS_RUNDIR")
     assert str(default_directory()) == "/run/openvswitch"
-
-
-# The lock
-
-
-def hold(directory: str) -> None:
-    from pathlib import Path
-
-    from pynetwork.kernel.ovs.lock import HostLock
-    from pynetwork.kernel.ovs.place import Place
-    from pynetwork.testing import reach
-
-    lock = HostLock(Place(Path(directory)), "agent")
-    assert lock.wait(10)
-    reach("holding")
-
-
-def test_the_next_process_has_the_lock_when_its_holder_is_killed(host: OvsHost) -> None:
-    with Child(hold, str(host.directory)) as child:
-        child.wait_for("holding")
-        lock = HostLock(Place(host.directory), "agent")
-        other = HostLock(Place(host.directory), "another")
-        try:
-            assert other.wait(10)
-            assert not lock.is_held
-            child.kill()
-            assert lock.wait(10)
-        finally:
-            lock.close()
-            other.close()
-
-
-def test_who_gives_the_lock_up_or_loses_the_server_hears_of_it(host: OvsHost) -> None:
-    heard: list[bool] = []
-    lost = threading.Event()
-
-    def changed(is_held: bool) -> None:
-        heard.append(is_held)
-        if not is_held:
-            lost.set()
-
-    lock = HostLock(Place(host.directory), "agent", changed)
-    assert lock.wait(10)
-    host.kill_database()
-    assert lost.wait(10)
-    assert not lock.is_held
-    host.start_database()
-    assert lock.wait(10)
-    lock.close()
-    lock.close()
-    assert heard == [True, False, True, False]

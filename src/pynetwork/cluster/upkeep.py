@@ -28,7 +28,12 @@ _NOBODY: Final = "nobody"
 
 
 def stand_up(core: Core) -> bool:
-    """Be the one agent of this host, unless another live process is; returns whether it is."""
+    """
+    Be the one agent of this host, unless another live process is; returns whether it is.
+
+    The host's own store says which, whatever forwards there: a lock of OVSDB, or one of a file, would know
+    of another set of processes than the one whose records the agent works by.
+    """
     engine = core.engine
     owner, store = engine.journal.owner, engine.mirror.store
     entry = store.get(_AGENT)

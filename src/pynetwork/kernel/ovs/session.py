@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetwork.errors import PynetworkError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from pynetwork.kernel.ovs.place import Place
 
@@ -44,17 +44,16 @@ class Session:
 
     Args:
         place: Whose database.
-        tables: Names of tables, and of their columns.
 
     Raises:
         UnavailableError: It does not answer, or the package ``ovs`` is missing.
     """
 
-    def __init__(self, place: Place, tables: Mapping[str, tuple[str, ...]] = TABLES) -> None:
+    def __init__(self, place: Place) -> None:
         self._place = place
         self._library = _library()
         helper = self._library.idl.SchemaHelper(schema_json=_schema(self._library, place))
-        for table, columns in tables.items():
+        for table, columns in TABLES.items():
             helper.register_columns(table, list(columns))
         self.idl = self._library.Idl(place.remote, helper)
         self._seqno = 0
