@@ -79,7 +79,7 @@ class Watched:
 def propagation(hosts: Sequence[LinuxHost], count: int) -> dict[str, list[float]]:
     """Return the seconds from an endpoint's join, and from its creation, to its entries on another host."""
     here, there = hosts[0].controller, hosts[1].controller
-    network = here.new_network("overlay", "latency", subnets=["10.200.0.0/16"])
+    network = here.new_network("overlay", "latency", subnets=["10.200.0.0/16"], internal=True)
     there.networks["latency"].create_endpoint("watcher").join(there.new_sandbox("watcher"))
     span = there._core.span  # noqa: SLF001 - to see when the datapath was told
     assert span is not None  # noqa: S101 - it is in a cluster
@@ -96,6 +96,35 @@ def propagation(hosts: Sequence[LinuxHost], count: int) -> dict[str, list[float]
         told = watched.wait_for(endpoint.mac)
         for name, since in zip(found, (created, joining, joined), strict=True):
             found[name].append(max(0.0, told - since))
+    return found
+
+
+def ways_out(host: LinuxHost, count: int) -> dict[str, dict[str, list[float]]]:
+    """Return the seconds that joining and leaving take in networks without and with a way out, in turn."""
+    controller = host.controller
+    kinds = {"internal": "10.201.0.0/16", "with a way out": "10.202.0.0/16", "and a port": "10.203.0.0/16"}
+    networks = {
+        kind: controller.new_network(
+            "overlay", f"ways-{number}", subnets=[subnet], ipv6=True, internal=kind == "internal"
+        )
+        for number, (kind, subnet) in enumerate(kinds.items())
+    }
+    found: dict[str, dict[str, list[float]]] = {kind: {"join": [], "leave": []} for kind in kinds}
+    for network in networks.values():  # what the first one brings to the host is not what is measured
+        network.create_endpoint("first").join(controller.new_sandbox(f"first-{network.name}"))
+    for number in range(count):
+        for kind, network in networks.items():
+            sandbox = controller.new_sandbox(f"{network.name}-{number}")
+            endpoint = network.create_endpoint(f"e{number}", ports=[80] if kind == "and a port" else ())
+            times = [time.perf_counter()]
+            endpoint.join(sandbox)
+            times.append(time.perf_counter())
+            endpoint.leave()
+            times.append(time.perf_counter())
+            sandbox.delete()
+            endpoint.delete()
+            found[kind]["join"].append(times[1] - times[0])
+            found[kind]["leave"].append(times[2] - times[1])
     return found
 
 
@@ -240,7 +269,7 @@ def stream(path: str, address: str, seconds: float) -> float:
 
 def throughput(hosts: Sequence[LinuxHost], seconds: float, rounds: int) -> dict[str, list[float]]:
     """Return Mbit/s of the library's network, and of one made by hand, measured in turn."""
-    network = hosts[0].controller.new_network("overlay", "speed", subnets=["10.98.0.0/24"])
+    network = hosts[0].controller.new_network("overlay", "speed", subnets=["10.98.0.0/24"], internal=True)
     paths, addresses = [], []
     for host in hosts:
         endpoint = host.controller.networks["speed"].create_endpoint(host.name)
@@ -294,7 +323,7 @@ def moves(hosts: Sequence[LinuxHost], rounds: int) -> list[float]:
     Its container is removed on one host and made again on another; a third pings it every 5 ms.
     """
     asker = hosts[0].controller
-    network = asker.new_network("overlay", "moves", subnets=["10.97.0.0/24"])
+    network = asker.new_network("overlay", "moves", subnets=["10.97.0.0/24"], internal=True)
     box = asker.new_sandbox("asker")
     network.create_endpoint("asker").join(box)
     for host in hosts[1:]:
@@ -346,12 +375,21 @@ def main() -> None:
         speeds = throughput(hosts[:2], options.seconds, options.rounds)
         delays = propagation(hosts[:2], options.endpoints)
         gaps = moves(hosts, 10)
+        ways = ways_out(hosts[0], options.endpoints)
     print_table(
         "an endpoint on one host, until its entries are on another (ms)",
         ["", "p50", "p99"],
         [
             [name, f"{median(times) * 1e3:.2f}", f"{percentile(times, 99) * 1e3:.2f}"]
             for name, times in delays.items()
+        ],
+    )
+    print_table(
+        "an endpoint, in networks of both families (ms, p50 and p99)",
+        ["", "join", "", "leave", ""],
+        [
+            [kind, *(f"{value * 1e3:.2f}" for t in each.values() for value in (median(t), percentile(t, 99)))]
+            for kind, each in ways.items()
         ],
     )
     print_table(
@@ -378,6 +416,7 @@ def main() -> None:
             "full": full,
             "speeds": speeds,
             "moves": gaps,
+            "ways out": ways,
         }
         options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
 

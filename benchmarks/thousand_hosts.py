@@ -165,7 +165,7 @@ def make_networks(endpoints: Sequence[str], count: int) -> None:
         cluster=Cluster(store=lambda: EtcdStore(endpoints), host="maker", vtep="198.51.100.1", agent=False),
     ) as controller:
         for number in range(count):
-            controller.new_network("overlay", f"n{number}", subnets=[SUBNET])
+            controller.new_network("overlay", f"n{number}", subnets=[SUBNET], internal=True)
 
 
 def converge(fleet: Fleet) -> list[tuple[str, float]]:

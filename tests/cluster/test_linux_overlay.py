@@ -52,7 +52,7 @@ def test_names_of_endpoints_on_other_hosts_resolve(hosts: tuple[LinuxHost, ...])
 
 def test_what_nobody_has_is_not_asked_for_on_other_hosts(hosts: tuple[LinuxHost, ...]) -> None:
     """ARP and neighbour discovery for the others' addresses are answered at home; the rest ends there."""
-    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS)
+    hosts[0].controller.new_network("overlay", "net", subnets=SUBNETS, internal=True)
     box = joined(hosts[0], "net", "a", 10)
     joined(hosts[1], "net", "b", 11)
     assert eventually(lambda: knows(hosts[0], "net", 1))
