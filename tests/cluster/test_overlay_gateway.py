@@ -117,7 +117,7 @@ def test_an_endpoint_that_moves_takes_its_ports_along(world: World) -> None:
 
 
 def test_the_gateway_leads_from_no_container_to_another(kernels: World) -> None:
-    """Not within a network nor to another; the host and they reach each other, as in any bridge network."""
+    """Not within a network nor to another, but at published ports; the host and they reach each other."""
     site = kernels.sites[0]
     for name in ("red", "blue"):
         site.controller.new_network("overlay", name, subnets=SUBNETS if name == "red" else ["10.9.0.0/24"])
@@ -138,6 +138,14 @@ def test_the_gateway_leads_from_no_container_to_another(kernels: World) -> None:
         for address, hop in zip(gateway.addresses, gateway.next_hops, strict=True):
             assert seen(site.entered, inside(end.sandbox), "tcp", str(address.ip)) == str(hop)
             assert seen(inside(end.sandbox), site.entered, "tcp", str(hop)) == str(address.ip)
+    # What is published is for everybody, unless the kernel takes bridged frames through iptables.
+    ends[1].publish("8080:80")
+    frames = (f"net.bridge.bridge-nf-call-{name}=0" for name in ("iptables", "ip6tables"))
+    site.host.run(["sysctl", "-qw", *frames], check=False)  # there are none where they are not taken there
+    server = inside(ends[1].sandbox)
+    for end, hop in product(ends, gateways[1].next_hops):
+        outer = site.addresses[hop.version]
+        assert seen(inside(end.sandbox), server, "tcp", outer, (8080, 80)) == str(hop)
 
 
 def test_an_internal_network_has_no_way_out(kernels: World) -> None:

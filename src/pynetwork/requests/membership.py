@@ -320,7 +320,11 @@ def _check_overlap(core: Core, network: AnyNetworkSpec, siblings: Iterable[Row[E
                     and ours.network.overlaps(theirs.network)
                 ):
                     msg = (
-                        f"subnet {ours.network} of network {network.name!r} conflicts with "
-                        f"{theirs.network} of network {other.name!r}, which this sandbox is in already"
+                        f"subnet {ours.network} of {_called(network)} conflicts with "
+                        f"{theirs.network} of {_called(other)}, which this sandbox is in already"
                     )
                     raise ConflictError(msg)
+
+
+def _called(network: AnyNetworkSpec) -> str:
+    return "the host's gateway network" if network.system else f"network {network.name!r}"
