@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pynetwork.cluster import Cluster, EtcdCluster, PeerHost
+    from pynetwork.cluster import Cluster, EtcdCluster, PeerHost, PeerProbe
     from pynetwork.controller import Controller
     from pynetwork.core import Surroundings
     from pynetwork.dns import DnsStatistics
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from pynetwork.kernel.members import Process
     from pynetwork.kernel.stats import InterfaceStatistics
     from pynetwork.network import Network
+    from pynetwork.peers import Reached
     from pynetwork.plan import Plan, Step, Steps, Verb
     from pynetwork.ports import PortBinding
     from pynetwork.sandbox import Gateway, Sandbox
@@ -119,6 +120,7 @@ __all__ = [
     "OutcomeUnknownError",
     "OverlayOptions",
     "PeerHost",
+    "PeerProbe",
     "Plan",
     "Policy",
     "Pool",
@@ -127,6 +129,7 @@ __all__ = [
     "PortTakenError",
     "Process",
     "PynetworkError",
+    "Reached",
     "Report",
     "RequestError",
     "Sandbox",
@@ -151,7 +154,7 @@ __all__ = [
 # Where each name lives. Importing the package costs next to nothing; a program that only catches its
 # errors, or only wants the allocator, does not pay for the rest.
 _HOMES: Final = {
-    "pynetwork.cluster": ("Cluster", "EtcdCluster", "PeerHost"),
+    "pynetwork.cluster": ("Cluster", "EtcdCluster", "PeerHost", "PeerProbe"),
     "pynetwork.controller": ("Controller",),
     "pynetwork.core": ("Surroundings",),
     "pynetwork.dns": ("DnsStatistics",),
@@ -192,6 +195,7 @@ _HOMES: Final = {
     "pynetwork.kernel.members": ("Process",),
     "pynetwork.kernel.stats": ("InterfaceStatistics",),
     "pynetwork.network": ("Network",),
+    "pynetwork.peers": ("Reached",),
     "pynetwork.plan": ("Plan", "Step", "Steps", "Verb"),
     "pynetwork.ports": ("PortBinding",),
     "pynetwork.sandbox": ("Gateway", "Sandbox"),

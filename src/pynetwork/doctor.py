@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import attrs
 
-from pynetwork.errors import UnavailableError
+from pynetwork.errors import StoreError, UnavailableError
 from pynetwork.peers import Reached
 from pynetwork.requests.common import network_scope
 from pynetwork.resources import NetworkRules, Ruleset, StrictVni
@@ -14,6 +15,8 @@ from pynetwork.resources import NetworkRules, Ruleset, StrictVni
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from pynetwork.cluster.peer_view import Lag
+    from pynetwork.cluster.span import Span
     from pynetwork.core import Core
     from pynetwork.kernel.diagnosis import DropChain, HostFacts
 
@@ -21,6 +24,8 @@ __all__ = ["Finding", "Wanted", "across_hosts", "diagnose", "missing", "wanted"]
 
 _FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
 _FIREWALLD = "firewalld"
+_LAG_SECONDS = 1.0
+_LAG_LOOKS = 10
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 
@@ -154,7 +159,7 @@ def _accept(chain: DropChain, network: Wanted) -> tuple[str, ...]:
 
 
 def across_hosts(core: Core) -> Iterator[Finding]:
-    """Yield what is in the way between this host and others of its cluster. It takes a second if there is."""
+    """Yield what is in the way between this host and others of its cluster. It takes seconds if there is."""
     if core.span is None:
         return
     check = getattr(core.engine.kernel, "check_switch", None)
@@ -168,7 +173,8 @@ def across_hosts(core: Core) -> Iterator[Finding]:
                 commands=("systemctl start openvswitch-switch",),
             )
     mtu = core.span.underlay.mtu
-    for host, reached in sorted(core.span.worker.probe().items()):
+    for host, probe in sorted(core.span.worker.probe().items()):
+        reached = probe.reached
         if reached is Reached.NOT:
             yield Finding(
                 problem=f"host {host!r} does not answer this one, {core.span.underlay.vtep}",
@@ -180,6 +186,34 @@ def across_hosts(core: Core) -> Iterator[Finding]:
                 effect="what fills a packet vanishes on the way: connections hang once they carry much",
                 commands=("ip link set INTERFACE mtu SMALLER  # and make networks with a smaller mtu=",),
             )
+    try:
+        lags = _lasting(core.span)
+    except StoreError as error:
+        yield Finding(
+            problem=f"the store of the cluster does not answer: {error}",
+            effect="nothing can be made or changed in networks that span hosts; packets go on",
+        )
+        return
+    with core.reading() as records:
+        names = {identity: row.spec.name for identity, row in records.networks.items()}
+    for lag in lags:
+        yield Finding(
+            problem=f"this host has not been told of all endpoints of host {lag.host!r} in network "
+            f"{names.get(lag.network, lag.network)!r}",
+            effect="some of them are not reached: reconcile(), and the log says what failed",
+        )
+
+
+def _lasting(span: Span) -> list[Lag]:
+    """Return of whom this host knows too little, and does not get to know more."""
+    lags = span.lagging()
+    for _ in range(_LAG_LOOKS):
+        if not lags:
+            break
+        time.sleep(_LAG_SECONDS / _LAG_LOOKS)  # news may be on their way
+        still = span.lagging()
+        lags = [lag for lag in lags if lag in still]
+    return lags
 
 
 def wanted(core: Core) -> list[Wanted]:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from pynetwork.cluster.config import Cluster, EtcdCluster
-from pynetwork.cluster.status import PeerHost
+from pynetwork.cluster.status import PeerHost, PeerProbe
 
-__all__ = ["Cluster", "EtcdCluster", "PeerHost"]
+__all__ = ["Cluster", "EtcdCluster", "PeerHost", "PeerProbe"]

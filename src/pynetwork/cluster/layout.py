@@ -79,6 +79,8 @@ class HostRecord:
         mtu: Of the interface that has it, bytes.
         port: UDP port of VXLAN.
         datapath: What forwards there.
+        lease: Id of the lease that the record ends with, 0 if a host of an older version does not say.
+        ttl: Of the lease, seconds.
     """
 
     instance: str
@@ -86,6 +88,8 @@ class HostRecord:
     mtu: int
     port: int
     datapath: str = ""
+    lease: int = 0
+    ttl: float = 0.0
 
 
 @attrs.frozen(kw_only=True)

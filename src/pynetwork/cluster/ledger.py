@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pynetwork.drivers import Registry
     from pynetwork.records import AnyDriver, AnyNetworkSpec, Row
-    from pynetwork.store import Compare, Operation, Snapshot, Store
+    from pynetwork.store import Compare, LeasingStore, Operation, Snapshot
 
 __all__ = ["Ledger", "missing"]
 
@@ -33,7 +33,7 @@ class Ledger:
         host: Name of this host.
     """
 
-    store: Store
+    store: LeasingStore
     drivers: Registry[AnyDriver]
     host: str
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from pynetwork.cluster.layout import HOSTS, KNOWN, HostRecord, KnownRecord, peer_key, read, write
 from pynetwork.errors import ConflictError, StoreError
 from pynetwork.store import Absent, Delete, Put, Unchanged
@@ -75,13 +77,14 @@ class Member:
         self.check()
         lease = self._store.grant(self._ttl)
         key = f"{HOSTS}{self._host}"
+        record = write(attrs.evolve(self._record, lease=lease.id, ttl=lease.ttl))
         for _ in range(_TRIES):
             entry = self._store.get(key)
             if entry is not None and read(HostRecord, entry).instance != self._record.instance:
                 self.check()
             compare = Absent(key) if entry is None else Unchanged(key, entry.revision)
             puts = [
-                Put(key, write(self._record), lease=lease),
+                Put(key, record, lease=lease),
                 Put(f"{KNOWN}{self._host}", write(KnownRecord())),
             ]
             if self._store.transact([compare], puts) is not None:

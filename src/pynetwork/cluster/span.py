@@ -18,7 +18,7 @@ from pynetwork.cluster.choosing import Chooser, mac_for, network_numbers, wanted
 from pynetwork.cluster.layout import Holding
 from pynetwork.cluster.ledger import missing
 from pynetwork.cluster.networks import NetworkMaker
-from pynetwork.cluster.peer_view import peer_hosts
+from pynetwork.cluster.peer_view import lagging, peer_hosts
 from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError, StoreError, UnavailableError
 from pynetwork.ipam import Usage
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pynetwork.cluster.agent import Agent
     from pynetwork.cluster.config import Cluster
     from pynetwork.cluster.ledger import Ledger
+    from pynetwork.cluster.peer_view import Lag
     from pynetwork.cluster.status import PeerHost
     from pynetwork.cluster.worker import Worker
     from pynetwork.core import Core
@@ -208,6 +209,10 @@ class Span:
     def peers(self, network: str) -> tuple[PeerHost, ...]:
         """Return the other hosts of a network."""
         return peer_hosts(self.ledger, network, self.worker)
+
+    def lagging(self) -> list[Lag]:
+        """Return the hosts of which this host's datapath does not know all, if this process tells it."""
+        return lagging(self.ledger, self.worker)
 
     def poke(self) -> None:
         """Have the agent look at what this host has."""

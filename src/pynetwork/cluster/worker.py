@@ -12,6 +12,7 @@ from pynetwork.cluster.followed import Followed
 from pynetwork.cluster.here import Here, find_here
 from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
+from pynetwork.cluster.status import PeerProbe
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.cluster.watching import Listed
 from pynetwork.drivers.overlay import vni_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pynetwork.cluster.member import Member
     from pynetwork.cluster.reaper import Reaper
     from pynetwork.core import Core
-    from pynetwork.peers import Peers, Reached, Underlay
+    from pynetwork.peers import Peers, Underlay
     from pynetwork.store import Change as StoreChange
     from pynetwork.store import Entry, Lease
 
@@ -54,6 +55,7 @@ class Worker:
     Attributes:
         is_behind: Whether something of this host could not be announced: it is tried again.
         quarantined: Ids of endpoints that are not announced, because others have by now what was theirs.
+        probes: What came of the last probes of other hosts, by name.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Worker:
         self._retry_due = 0.0
         self.is_behind = False
         self.quarantined: set[str] = set()
+        self.probes: Mapping[str, PeerProbe] = {}
 
     @property
     def lease(self) -> Lease | None:
@@ -97,15 +100,22 @@ class Worker:
             found = self._followed.get(network)
             return None if found is None else attrs.evolve(found, local=set(found.local))
 
-    def probe(self) -> dict[str, Reached]:
-        """Send packets of the full size to the hosts that are followed; returns what came of it by name."""
+    def probe(self) -> Mapping[str, PeerProbe]:
+        """
+        Send packets of the full size to the hosts that are followed.
+
+        Returns:
+            What came of it by name, which :attr:`probes` says from now on.
+        """
         with self._lock:
             hosts = {p.host: p.vtep for f in self._followed.values() for p, _ in f.records.values()}
         ask = getattr(self._peers, "probe", None)
         if ask is None or not hosts:
             return {}
+        now = self._core.surroundings.clock()
         found = ask(hosts.values(), self._underlay.mtu)
-        return {host: found[vtep] for host, vtep in hosts.items()}
+        self.probes = {host: PeerProbe(reached=found[vtep], time=now) for host, vtep in hosts.items()}
+        return self.probes
 
     def stand_up(self) -> bool:
         """Be the one agent of this host, unless another live process is; returns whether it is."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
+from tests.unit.cluster.hosts import World
 
-from pynetwork import ConflictError, MemoryStore, NotFoundError, StoreError
+from pynetwork import ConflictError, MemoryStore, NotFoundError, PeerProbe, StoreError, doctor
 from pynetwork.cluster import layout
 from pynetwork.cluster.layout import peer_key, write
 from pynetwork.dns.zone import Directory
@@ -25,7 +26,7 @@ from pynetwork.testing import FakeKernel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.unit.cluster.hosts import Host, World
+    from tests.unit.cluster.hosts import Host
 
     from pynetwork import Endpoint
     from pynetwork.peers import Entry
@@ -511,6 +512,100 @@ def test_the_doctor_finds_hosts_that_are_not_reached(world: World) -> None:
     assert silent.problem == "host 'h2' does not answer this one, 192.0.2.1"
     assert narrow.problem == "packets of 1500 bytes do not reach host 'h3', smaller ones do"
     assert narrow.commands
+
+
+def test_peers_say_when_they_were_heard_of_and_what_the_last_probe_found(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    network = a.controller.networks["net"]
+    (peer,) = network.peers
+    assert (peer.heard, peer.probe) == (0.0, None)
+    world.clock.turn(4)
+    sent = world.clock.now
+    a.controller.doctor()
+    world.clock.turn(2)
+    (peer,) = network.peers
+    assert (peer.heard, peer.probe) == (6.0, PeerProbe(reached=Reached.FULL, time=sent))
+    world.heard_of("h2")
+    a.kernel.peers().reached = {"192.0.2.2": Reached.SMALL}
+    a.controller.doctor()
+    (peer,) = network.peers
+    assert peer.heard == 0.0
+    assert peer.probe == PeerProbe(reached=Reached.SMALL, time=world.clock.now)
+
+
+def test_of_a_host_that_does_not_say_its_lease_it_is_not_known_when_it_was_heard_of(
+    world: World, pair: tuple[Host, Host]
+) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    entry = world.store.get("hosts/h2")
+    assert entry is not None
+    record = attrs.evolve(layout.read(layout.HostRecord, entry), lease=0)
+    world.store.transact([], [Put("hosts/h2", write(record))])
+    (peer,) = a.controller.networks["net"].peers
+    assert (peer.alive, peer.heard) == (True, None)
+
+
+def test_the_doctor_finds_what_the_datapath_was_not_told(
+    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LAG_SECONDS", 0.01)
+    a, b = pair
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    assert a.controller.doctor() == ()
+    new = b.joined("net", "new")
+    b.worker.look()  # announced, and nobody has told the other host
+    (finding,) = a.controller.doctor()
+    assert "not been told of all endpoints of host 'h2' in network 'net'" in finding.problem
+    assert a.span.lagging()[0].installed is not None
+    world.settle()
+    assert a.controller.doctor() == ()
+    a.kernel.wreck(("link", None, f"vx-{a.controller.networks['net'].options.vni}"))
+    new.leave()
+    world.settle()
+    assert [lag.installed for lag in a.span.lagging()] == [None]
+    (finding,) = a.controller.doctor()
+    assert "host 'h2'" in finding.problem
+
+
+def test_the_doctor_does_not_take_what_is_on_its_way_for_what_is_missing(
+    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    b.joined("net", "new")
+    b.worker.look()
+    lagging = a.span.lagging()
+    assert lagging
+    monkeypatch.setattr(time, "sleep", lambda _: world.settle())
+    assert a.controller.doctor() == ()
+
+
+def test_the_doctor_says_that_the_store_does_not_answer() -> None:
+    world = World()
+    world.store = Moody(clock=world.clock)
+    a = world.host("h1")
+    a.controller.new_network("overlay", "net")
+    a.joined("net", "web")
+    world.settle()
+    world.store.is_down = True
+    (finding,) = a.controller.doctor()
+    assert finding.problem == "the store of the cluster does not answer: the store does not answer"
+    assert "packets go on" in finding.effect
+    world.store.is_down = False
+    assert a.controller.doctor() == ()
+    a.controller.close()
 
 
 def test_a_datapath_that_cannot_be_told_is_behind_and_told_later(
