@@ -12,7 +12,7 @@ from tests.cluster.follower import Follower
 from tests.cluster.proxy import Fate, Proxy, Request
 
 from pynetwork.errors import StoreError
-from pynetwork.store import Change, Delete, EtcdStore, Put, Store
+from pynetwork.store import Change, Delete, EtcdStore, Put, Store, etcd_watch
 from pynetwork.store.etcd_http import Stream
 from pynetwork.testing.cluster import etcd_cluster
 
@@ -81,6 +81,7 @@ class TestBrokenConnections:
         self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
     ) -> None:
         with Follower(watching()) as follower:
+            follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
             for n in range(20):
                 put(writer, "before", f"{n}")
                 proxy.cut()
@@ -446,6 +447,71 @@ class TestSeveralPrefixes:
         watcher.close()
         thread.join()
         assert [change.key for change in told] == ["b/"]
+
+
+class TestTheDistantPast:
+    """For a watch that begins there etcd reads all that was written since, whoever it was by."""
+
+    @pytest.fixture(autouse=True)
+    def near(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(etcd_watch, "_FAR", 10)
+
+    @pytest.fixture
+    def begins(self, proxy: Proxy) -> Callable[[], list[int]]:
+        """Return a function that returns where the watches of the last stream begin."""
+
+        def last() -> list[int]:
+            stream = [request for request in proxy.requests if request.path == "/v3/watch"][-1]
+            return [int(body["create_request"]["start_revision"]) for body in (stream.body, *stream.more)]
+
+        return last
+
+    def test_what_is_quiet_does_not_begin_in_it(
+        self,
+        proxy: Proxy,
+        watching: Callable[..., Store],
+        writer: EtcdStore,
+        begins: Callable[[], list[int]],
+    ) -> None:
+        since = writer.transact([], [Put("quiet/a", "0"), Put("quiet/b", "0"), Put("loud/", "0")]) or 0
+        watcher = watching().watcher()
+        watcher.add("quiet/", since)
+        watcher.add("loud/", since)
+        changes = watcher.changes()
+        for n in range(20):
+            put(writer, "loud/", f"{n}")
+            assert next(changes).value == f"{n}"
+        assert begins()[0] == since + 1
+        proxy.cut()
+        last = put(writer, "loud/", "last")
+        assert next(changes).value == "last"
+        assert begins()[0] >= last - 1
+        deleted = writer.transact([], [Delete("quiet/a")]) or 0
+        assert next(changes) == Change("quiet/a", None, deleted)
+        watcher.close()
+
+    @pytest.mark.parametrize("operation", [Put("quiet/b", "1"), Put("quiet/a", "1"), Delete("quiet/a")])
+    def test_what_has_changed_meanwhile_is_told(
+        self,
+        proxy: Proxy,
+        watching: Callable[..., Store],
+        writer: EtcdStore,
+        begins: Callable[[], list[int]],
+        operation: Put | Delete,
+    ) -> None:
+        since = put(writer, "quiet/a", "0")
+        with Follower(watching(), "quiet/") as follower:
+            follower.wait_until(lambda: count_watches(proxy) == 1, "the first stream")
+            for n in range(20):
+                put(writer, "loud", f"{n}")
+            proxy.decide = no_watch
+            proxy.cut()
+            revision = writer.transact([], [operation])
+            proxy.decide = lambda _: Fate.PASS
+            value = operation.value if isinstance(operation, Put) else None
+            follower.wait_for(operation.key, value)
+            assert follower.changes == [Change(operation.key, value, revision or 0)]
+        assert begins() == [since + 1]
 
 
 class TestTheEnd:

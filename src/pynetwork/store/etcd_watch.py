@@ -4,9 +4,13 @@ One stream carries the watches of all prefixes. Which they are is said when it i
 anew when one is added: what happens meanwhile is told after that. (A stream takes more later on, in etcd 3.4
 at least, but HTTP does not promise a server that reads on while it answers.)
 
-A stream is resumed after the last revision that came through it. When that is no longer possible, the
-keys are listed again and compared with what the watch knows, so that it can tell what is gone. The
-same is done every ten minutes: servers have lost events (etcd issue 18089).
+A stream is resumed after the last revision that came through it. For a watch that begins in the past etcd
+reads all that was written since, by anybody, and everybody waits meanwhile; so one that begins far in the
+past, because its keys are quiet, is first moved on if they are as they were.
+
+When a stream cannot be resumed any more, the keys are listed again and compared with what the watch knows,
+so that it can tell what is gone. The same is done every ten minutes: servers have lost events (etcd issue
+18089).
 """
 
 from __future__ import annotations
@@ -36,7 +40,10 @@ if TYPE_CHECKING:
 __all__ = ["Watch"]
 
 _RANGE: Final = "/kv/range"
+_TXN: Final = "/kv/txn"
 _WATCH: Final = "/watch"
+_FAR: Final = 1000  # revisions, of all keys of the cluster, that a stream may go back to be resumed
+_TOGETHER: Final = 60  # prefixes of a transaction, with two operations each: etcd takes 128
 _LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop
 _IDLE_WAIT: Final = 1.0  # seconds without a look at the clock, when nothing but close() stops it
 _SHORTEST_WAIT: Final = 0.05  # changes are told of at once, whatever it is
@@ -141,6 +148,7 @@ class Watch:
                 self._news.wait(wait)
                 continue
             try:
+                self._move_on(followed)
                 for each in followed:
                     each.is_confirmed = each.is_stale or self._is_due(each)
                     if each.is_confirmed:
@@ -168,6 +176,21 @@ class Watch:
             self._news.set()
             if self._stream is not None:
                 self._stream.interrupt()
+
+    def _move_on(self, followed: Sequence[_Followed]) -> None:
+        """Say of what is as it was long ago that it is so now. What came and went since is not told."""
+        for start in range(0, len(followed), _TOGETHER):
+            group = followed[start : start + _TOGETHER]
+            body = {"success": [operation for each in group for operation in _compared(each)]}
+            answer = self._client.call(_name(group), _TXN, body)
+            revision, cluster = revision_of(answer), answer["header"]["cluster_id"]
+            ranges = [each["response_range"] for each in answer["responses"]]
+            for each, put, there in zip(group, ranges[::2], ranges[1::2], strict=True):
+                if cluster != each.cluster or revision < each.revision:
+                    each.is_stale = True
+                elif revision - each.revision > _FAR and not put.get("kvs"):
+                    is_whole = int(there.get("count", 0)) == len(each.known)
+                    each.revision = revision if is_whole else each.revision
 
     def _follow(
         self, followed: Sequence[_Followed], ends: Sequence[threading.Event], wait: float
@@ -331,6 +354,15 @@ def _request(number: int, followed: _Followed) -> Answer:
     """Return the request to watch a prefix. The first one is also told when nothing happens."""
     create = {**followed.span, "watch_id": str(number), "start_revision": str(followed.revision + 1)}
     return {"create_request": {**create, "progress_notify": number == 1}}
+
+
+def _compared(followed: _Followed) -> Sequence[Answer]:
+    """Return what asks for the keys put since, and how many there are."""
+    since = {"min_mod_revision": str(followed.revision + 1), "keys_only": True}
+    return (
+        {"request_range": {**followed.span, **since}},
+        {"request_range": {**followed.span, "count_only": True}},
+    )
 
 
 def _number(message: Answer) -> int:
