@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork import Controller
+from pynetwork.kernel.hierarchies import find_hierarchies
 from pynetwork.testing import Child, LeakError, private_host
 
 if TYPE_CHECKING:
@@ -118,6 +120,45 @@ def test_the_next_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     with private_host([str(path)]):
         pass
     assert not path.exists()
+
+
+def made_groups() -> set[str]:
+    home = find_hierarchies().home
+    return {path.name for path in home.glob("private-*")}
+
+
+def test_the_next_removes_the_groups_that_a_killed_one_left() -> None:
+    """With whoever is in them; those of a process that lives stay."""
+    code = """
+        import subprocess
+        from pynetwork.testing import private_host, reach
+        with private_host():
+            print(subprocess.Popen(["sleep", "60"], stdin=-3, stdout=-3).pid)
+            reach("there")
+    """
+    with Child(textwrap.dedent(code)) as killed, Child(textwrap.dedent(code)) as alive:
+        killed.wait_for("there")
+        alive.wait_for("there")
+        pids = killed.pid, alive.pid
+        left, kept = ({each for each in made_groups() if f"-{pid}-" in each} for pid in pids)
+        group = find_hierarchies().home / next(iter(left))
+        (group / "cgroup.procs").write_text(killed.output[0])
+        killed.kill()
+        with private_host():
+            pass
+        assert left
+        assert kept
+        assert made_groups() & (left | kept) == kept
+        assert not Path("/proc", killed.output[0]).exists() or is_zombie(killed.output[0])
+        os.kill(int(alive.output[0]), signal.SIGKILL)
+        alive.kill()
+        with private_host():
+            pass
+        assert not made_groups() & kept
+
+
+def is_zombie(pid: str) -> bool:
+    return Path("/proc", pid, "stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
 
 
 def test_it_is_left_after_an_error_and_with_another_thread_alive() -> None:

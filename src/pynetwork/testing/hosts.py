@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -32,6 +33,9 @@ PRIVATE_DIRECTORIES: Final = ("/run/pynetwork", "/var/lib/pynetwork", "/run/netn
 _GRACE_SECONDS: Final = 1.0
 # Marks a directory that was made only to be mounted on; it is below the mount.
 _MARK: Final = ".made-by-pynetwork-testing"
+# Control groups: the process that made one is in its name.
+_GROUP: Final = "private-"
+_GROUP_NAME: Final = re.compile(r"private-(\d+)-[0-9a-f]{8}")
 
 
 class LeakError(AssertionError):
@@ -139,7 +143,8 @@ def private_host(
     Put the current thread on a private host for the ``with`` block.
 
     Its network has nothing but ``lo``, which is up, and its control groups are its own: who is left in
-    them at the end is killed. Of other files than *directories* it sees the same as before.
+    them at the end is killed, or, when the process was killed, by the next private host that is made. Of
+    other files than *directories* it sees the same as before.
 
     Args:
         directories: What is an empty file system in memory, made when missing and then removed:
@@ -197,13 +202,38 @@ def _groups() -> Iterator[dict[str, str]]:
     if groups.problem:
         yield {}
         return
-    group = Cgroup(path=f"private-{os.getpid()}-{secrets.token_hex(4)}")
-    groups.make(group)
-    try:
+    home = groups.hierarchies.home
+    group = Cgroup(path=f"{_GROUP}{os.getpid()}-{secrets.token_hex(4)}")
+    with contextlib.ExitStack() as stack:
+        with _locked(home):  # nobody sees a group that is not locked yet
+            _remove_dead(groups)
+            groups.make(group)
+            stack.callback(groups.remove, group)
+            stack.enter_context(_locked(groups.directory(group.path)))
         groups.complete(group.path)
         yield {f"{root}/{group.path}": str(root) for root in groups.hierarchies.roots}
+
+
+def _remove_dead(groups: Groups) -> None:
+    """Remove the groups of private hosts whose process was killed, with whoever is left in them."""
+    for path in groups.hierarchies.home.glob(f"{_GROUP}*"):
+        owner = _GROUP_NAME.fullmatch(path.name)
+        if owner is None or Path("/proc", owner[1]).exists():
+            continue
+        # A process that is not seen from here, being in another namespace, holds the lock.
+        with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_NB):
+            groups.remove(Cgroup(path=path.name))
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, how: int = 0) -> Iterator[None]:
+    """Hold the lock of a directory, alone."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        yield
     finally:
-        groups.remove(group)
+        os.close(descriptor)
 
 
 def _opened(stack: contextlib.ExitStack, path: str) -> int:
