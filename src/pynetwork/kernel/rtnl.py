@@ -19,6 +19,7 @@ from pynetwork.kernel.netlink import (
 __all__ = [
     "PROTOCOL",
     "address",
+    "ask_neighbour",
     "bridge",
     "bridge_port",
     "delete_group",
@@ -95,6 +96,7 @@ RTN_UNICAST: Final = 1
 # linux/neighbour.h
 NDA_DST: Final = 1
 NDA_LLADDR: Final = 2
+NUD_PROBE: Final = 0x10
 NUD_PERMANENT: Final = 0x80
 
 IFINFO: Final = struct.Struct("=BxHiII")
@@ -319,3 +321,10 @@ def neighbour(ip: str, index: int, *, mac: str = "", replace: bool = False, dele
         return Message(RTM_DELNEIGH, 0, payload)
     payload += attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), payload)
+
+
+def ask_neighbour(ip: str, index: int) -> Message:
+    """Return what has the kernel ask a neighbour that it knows whether it is still there (``nud probe``)."""
+    family, packed = pack_address(ip)
+    payload = NDMSG.pack(family, index, NUD_PROBE, 0, 0) + attribute(NDA_DST, packed)
+    return Message(RTM_NEWNEIGH, NLM_F_REPLACE, payload)

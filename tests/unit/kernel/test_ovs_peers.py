@@ -248,7 +248,7 @@ def test_much_is_sent_in_several_bundles() -> None:
 def test_a_host_is_greeted_once() -> None:
     bridge = Bridge(*network_flows(VNI), *network_flows(OTHER_VNI))
     greeted: list[str] = []
-    peers = OvsPeers(cast("Channel", Line(bridge)), lambda greet: greeted.extend(cast("Any", greet).args))
+    peers = OvsPeers(cast("Channel", Line(bridge)), lambda greet: greeted.extend(*cast("Any", greet).args))
     peers.reconcile(VNI, {Reach(MACS[0], VTEPS[0])})
     assert greeted == VTEPS[:1]
     peers.apply(VNI, Change(put=(Reach(MACS[0], VTEPS[1]), Reach(MACS[1], VTEPS[0]))))

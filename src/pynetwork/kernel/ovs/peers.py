@@ -26,6 +26,8 @@ from pynetwork.drivers.overlay_flows import (
     reach_flows,
 )
 from pynetwork.errors import UnavailableError
+from pynetwork.kernel import answers, rtnl
+from pynetwork.kernel.netlink import NetlinkSocket
 from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
 from pynetwork.kernel.probe import probe
 from pynetwork.peers import Flood, Reach, Resolve
@@ -162,9 +164,9 @@ class OvsPeers:
 
     def _greet_new(self, network: _Network) -> None:
         if self._home is not None and not network.hosts.keys() <= self._greeted:
-            for vtep in network.hosts.keys() - self._greeted:
-                self._greeted.add(vtep)
-                self._home(partial(_greet, vtep))
+            new = network.hosts.keys() - self._greeted
+            self._greeted |= new
+            self._home(partial(_greet, new))
 
     def _is_strict(self, vni: int) -> bool:
         """Return whether hosts are held to their endpoints in a network; the network's own flow tells."""
@@ -194,14 +196,21 @@ def _cookie(text: FlowText, owner: int = REMOTE) -> int:
     return flow_cookie(owner, *text)
 
 
-def _greet(vtep: str) -> None:
+def _greet(vteps: Collection[str]) -> None:
     """
-    Send a host a datagram that it drops, so that the switch hears where it is.
+    Have the kernel ask hosts for their MACs, so that the switch hears where they are.
 
     A switch in user space asks for a host's MAC when it has a packet for it, and loses that packet (Open
-    vSwitch, issue 253). It listens when the host's own kernel asks, too.
+    vSwitch, issue 253). It listens when the host's own kernel asks, which does so when it has something to
+    send and does not know the MAC; if it does, because the other has asked first, it has to be told to.
     """
-    family = socket.AF_INET6 if ":" in vtep else socket.AF_INET
-    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
-        opened.setblocking(False)
-        opened.sendto(b"", (vtep, _DISCARD))
+    known: list[answers.NeighbourInfo] = []
+    with contextlib.suppress(OSError), contextlib.closing(NetlinkSocket()) as kernel:
+        found = map(answers.parse_neighbour, kernel.dump(answers.dump_neighbours))
+        known = [each for each in found if each is not None and each.mac and each.address in vteps]
+        kernel.batch([rtnl.ask_neighbour(each.address, each.ifindex) for each in known if not each.permanent])
+    for vtep in set(vteps) - {each.address for each in known}:
+        family = socket.AF_INET6 if ":" in vtep else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as opened:
+            opened.setblocking(False)
+            opened.sendto(b"", (vtep, _DISCARD))  # which it drops
