@@ -41,6 +41,7 @@ class Bridge:
 
     def __init__(self, *networks: FlowText) -> None:
         self.flows: dict[tuple[int, int, bytes], int] = {}
+        self.stated: dict[tuple[int, int], bytes] = {}
         self.bundles: list[int] = []
         self.is_away = False
         self.change([add_flow(*text, cookie=flow_cookie(PLANNED, *text)) for text in networks])
@@ -55,6 +56,7 @@ class Bridge:
             match = change[40 : 40 + struct.unpack_from("!H", change, 42)[0]]
             if command == 0:
                 self.flows[table, priority, match] = cookie
+                self.stated[table, cookie] = struct.pack("!H", priority) + change[40:]
             else:
                 assert match == pack_match("")[:4]
                 gone = [key for key, value in self.flows.items() if (key[0], value) == (table, cookie)]
@@ -72,6 +74,9 @@ class Bridge:
             if cookie >> 48 == owner and part in text and table in {None, number}
         ]
 
+    def contents_of(self, owner: int, match: str = "") -> dict[Seen, bytes]:
+        return {seen: self.stated[seen] for seen in self.flows_of(owner, match)}
+
     def remote(self) -> set[Seen]:
         return set(self.flows_of(REMOTE))
 
@@ -82,6 +87,7 @@ class Line:
     def __init__(self, bridge: Bridge) -> None:
         self.change = bridge.change
         self.flows = bridge.flows_of
+        self.contents = bridge.contents_of
 
     def close(self) -> None:
         """Do nothing."""

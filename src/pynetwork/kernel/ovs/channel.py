@@ -91,7 +91,27 @@ class Channel:
         Raises:
             UnavailableError: The bridge does not answer.
         """
-        return self._call(lambda: self._flows(messages.flows_request(owner, match, table)))
+        request = messages.flows_request(owner, match, table)
+        return self._call(lambda: self._listed(request, messages.parse_flows))
+
+    def contents(self, owner: int, match: str = "") -> dict[Seen, bytes]:
+        """
+        Return the flows of an owner, each with its priority, match and instructions as they are.
+
+        Of several under one cookie these are put together: they are nothing that was stated.
+
+        Args:
+            owner: First 16 bits of their cookies.
+            match: What they all match, and more or not.
+
+        Raises:
+            UnavailableError: The bridge does not answer.
+        """
+        found: dict[Seen, bytes] = {}
+        request = messages.flows_request(owner, match)
+        for seen, what in self._call(lambda: self._listed(request, messages.parse_contents)):
+            found[seen] = found[seen] + what if seen in found else what
+        return found
 
     def check(self) -> None:
         """
@@ -219,12 +239,12 @@ class Channel:
         self._send(messages.message(Kind.BARRIER_REQUEST, 2))
         self._expect(Kind.BARRIER_REPLY)
 
-    def _flows(self, request: bytes) -> list[Seen]:
+    def _listed(self, request: bytes, parse: Callable[[bytes], tuple[list[_T], bool]]) -> list[_T]:
         self._send(messages.message(Kind.MULTIPART_REQUEST, 3, request))
-        found: list[Seen] = []
+        found: list[_T] = []
         goes_on = True
         while goes_on:
-            flows, goes_on = messages.parse_flows(self._expect(Kind.MULTIPART_REPLY))
+            flows, goes_on = parse(self._expect(Kind.MULTIPART_REPLY))
             found += flows
         return found
 

@@ -41,6 +41,7 @@ _ATOMIC_ORDERED: Final = 3
 _FLOW_STATS: Final = 1
 _FLOW_REQUEST: Final = struct.Struct("!HH4xB3xII4xQQ")
 _FLOW_ENTRY: Final = struct.Struct("!HBxIIHHHHH2xQQQ")
+_PRIORITY_AT: Final = 12  # in an entry
 _MULTIPART: Final = struct.Struct("!HH4x")
 _EMPTY_MATCH: Final = pack_match("")
 
@@ -135,6 +136,20 @@ def parse_flows(body: bytes) -> tuple[list[Seen], bool]:
     """Return the flows that the body of an answer lists, and whether more answers follow."""
     _, flags = _MULTIPART.unpack_from(body)
     return list(_entries(body)), bool(flags & 1)
+
+
+def parse_contents(body: bytes) -> tuple[list[tuple[Seen, bytes]], bool]:
+    """Return as :func:`parse_flows`, each flow with its priority, match and instructions as they are."""
+    _, flags = _MULTIPART.unpack_from(body)
+    found = []
+    offset = _MULTIPART.size
+    while offset < len(body):
+        length, table, *_, cookie, _, _ = _FLOW_ENTRY.unpack_from(body, offset)
+        what = body[offset + _PRIORITY_AT : offset + _PRIORITY_AT + 2]
+        what += body[offset + _FLOW_ENTRY.size : offset + length]
+        found.append((Seen(table, cookie), what))
+        offset += length
+    return found, bool(flags & 1)
 
 
 def _entries(body: bytes) -> Iterator[Seen]:

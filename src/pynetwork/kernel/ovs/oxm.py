@@ -52,6 +52,18 @@ _CODES: Final[dict[str, tuple[int, int]]] = {
     "nd_reserved": (_ERICSSON, 1),
     "nd_options_type": (_ERICSSON, 2),
 }
+# What some of them were called before (nicira-ext.h).
+_OLD_CODES: Final[dict[str, tuple[int, int]]] = {
+    "eth_dst": (0, 1),
+    "eth_src": (0, 2),
+    "arp_spa": (0, 16),
+    "arp_tpa": (0, 17),
+    "arp_sha": (_NICIRA, 17),
+    "arp_tha": (_NICIRA, 18),
+    "ipv6_src": (_NICIRA, 19),
+    "ipv6_dst": (_NICIRA, 20),
+    "nd_target": (_NICIRA, 23),
+}
 _ETH_TYPE: Final = struct.Struct("!HBBH")  # OXM 5, two bytes
 _IP_PROTO: Final = struct.Struct("!HBBB")  # OXM 10, one byte
 
@@ -121,6 +133,14 @@ def _header(name: str, *, masked: bool = False) -> bytes:
     return struct.pack("!HBB", kind, number << 1 | masked, size)
 
 
+def _moved(name: str) -> bytes:
+    """Return the header of a field in the action that moves it, in the words the switch gives it back in."""
+    code = _OLD_CODES.get(name)
+    return (
+        _header(name) if code is None else struct.pack("!HBB", code[0], code[1] << 1, FIELDS[name].bits // 8)
+    )
+
+
 def _pack_value(name: str, text: str) -> bytes:
     field = FIELDS[name]
     match field.kind:
@@ -160,7 +180,7 @@ def _pack_action(text: str) -> bytes:
         return _padded(25, b"", _header(field) + _pack_value(field, value))
     if name == "move":
         source, _, field = rest.partition("->")
-        body = _MOVE.pack(FIELDS[field].bits, 0, 0) + _header(source) + _header(field)
+        body = _MOVE.pack(FIELDS[field].bits, 0, 0) + _moved(source) + _moved(field)
         return _padded(0xFFFF, struct.pack("!IH", _NX_VENDOR, _REG_MOVE), body)
     extension = struct.pack("!IH", _NX_VENDOR, _RESUBMIT_TABLE)
     table = int(text.removeprefix("resubmit(").removesuffix(")"))

@@ -12,7 +12,7 @@ import errno
 import socket
 from collections import Counter
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -28,6 +28,7 @@ from pynetwork.drivers.overlay_flows import (
 from pynetwork.errors import UnavailableError
 from pynetwork.kernel import answers, rtnl
 from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.kernel.ovs.contents import Verified
 from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_flow
 from pynetwork.kernel.probe import probe
 from pynetwork.peers import Flood, Reach, Resolve
@@ -103,6 +104,7 @@ class OvsPeers:
         self._home = home
         self._greeted: set[str] = set()
         self._networks: dict[int, _Network] = {}
+        self._verified: dict[int, Verified] = {}
 
     def close(self) -> None:
         """Close the connection. Idempotent."""
@@ -149,18 +151,29 @@ class OvsPeers:
             network.put(entry)
         flows = network.flows(network.entries, network.hosts)
         target = {Seen(text.table, _cookie(text)): text for text in flows}
-        found: set[Seen] = set()
-        for field in ("metadata", "tun_id"):
-            found.update(self._flows(REMOTE, f"{field}={vni:#x}"))
-        missing = target.keys() - found
-        surplus = found - target.keys()
+        found = self._contents(vni)
+        missing = target.keys() - found.keys()
+        surplus = found.keys() - target.keys()
+        # Somebody has made something else of these; their cookies are of no use to know them by.
+        stated = ((seen, text[1:]) for seen, text in target.items())
+        wrong = self._verified.setdefault(vni, Verified()).wrong(found, stated)
         self._send(
-            (add_flow(*target[seen], cookie=seen.cookie) for seen in missing),
+            chain(
+                (
+                    change
+                    for seen in wrong
+                    for change in (
+                        delete_flow(seen.table, seen.cookie),
+                        add_flow(*target[seen], cookie=seen.cookie),
+                    )
+                ),
+                (add_flow(*target[seen], cookie=seen.cookie) for seen in missing),
+            ),
             (delete_flow(seen.table, seen.cookie) for seen in surplus),
         )
         self._networks[vni] = network
         self._greet_new(network)
-        return len(missing) + len(surplus)
+        return len(missing) + len(surplus) + len(wrong)
 
     def _greet_new(self, network: _Network) -> None:
         if self._home is not None and not network.hosts.keys() <= self._greeted:
@@ -174,6 +187,7 @@ class OvsPeers:
         for strict in (False, True):
             if _cookie(network_flows(vni, strict=strict)[0], PLANNED) in found:
                 return strict
+        self._verified.pop(vni, None)
         raise OSError(errno.ENODEV, f"this host has nothing of VNI {vni}")
 
     def _flows(self, owner: int, match: str, table: int | None = None) -> list[Seen]:
@@ -181,6 +195,15 @@ class OvsPeers:
             return self._channel.flows(owner, match, table)
         except UnavailableError as error:
             raise OSError(errno.ENODEV, str(error)) from error
+
+    def _contents(self, vni: int) -> dict[Seen, bytes]:
+        found: dict[Seen, bytes] = {}
+        try:
+            for field in ("metadata", "tun_id"):
+                found.update(self._channel.contents(REMOTE, f"{field}={vni:#x}"))
+        except UnavailableError as error:
+            raise OSError(errno.ENODEV, str(error)) from error
+        return found
 
     def _send(self, added: Iterable[bytes], deleted: Iterable[bytes]) -> None:
         """Send all as one bundle, or as several when it is much: what is new is there before the old goes."""

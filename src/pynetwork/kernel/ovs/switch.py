@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.kernel.firewall import RulesRefusedError
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
+from pynetwork.kernel.ovs.contents import Verified
 from pynetwork.kernel.ovs.database import Database
-from pynetwork.kernel.ovs.messages import add_flow, delete_all, delete_flow
+from pynetwork.kernel.ovs.messages import Seen, add_flow, delete_all, delete_flow
 from pynetwork.kernel.ovs.peers import OvsPeers
 from pynetwork.kernel.ovs.place import Place
 from pynetwork.kernel.ovs.rows import Rows
@@ -56,6 +58,7 @@ class Switch:
         self._database = Database(self.place)
         self._channels: dict[str, Channel] = {}
         self._peers: dict[str, OvsPeers] = {}
+        self._verified: defaultdict[str, Verified] = defaultdict(Verified)
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
         """
@@ -185,7 +188,9 @@ class Switch:
     def _program(self, steps: Sequence[Step], *, replay: bool) -> None:
         bridge = str(getattr(steps[0].resource, "bridge", ""))
         try:
-            changes = [(number, change) for number, step in enumerate(steps) for change in _changes(step)]
+            changes = [
+                (number, change) for number, step in enumerate(steps) for change in _changes(step, replay)
+            ]
             self.channel(bridge).change([change for _, change in changes])
         except FlowRefusedError as error:
             raise RulesRefusedError(0 if error.number is None else changes[error.number][0]) from error
@@ -199,19 +204,24 @@ class Switch:
         for bridge in found:
             if not isinstance(bridge, OvsBridge):
                 continue
-            seen = set(self.channel(bridge.name).flows(PLANNED))
-            wanted = {(item.table, item.cookie): item for item in expected if item.bridge == bridge.name}
+            seen = self.channel(bridge.name).contents(PLANNED)
+            wanted = {Seen(item.table, item.cookie): item for item in expected if item.bridge == bridge.name}
+            # Under their cookies there is something else: they are not there.
+            stated = ((place, (item.priority, item.match, item.actions)) for place, item in wanted.items())
+            wrong = self._verified[bridge.name].wrong(seen, stated)
             # Of a bridge that will lose all flows when it is repaired, none counts.
             if not bridge.controllers and bridge.fail_mode == "secure":
-                yield from (item for place, item in wanted.items() if place in seen)
+                yield from (item for place, item in wanted.items() if place in seen and place not in wrong)
             for table, cookie in sorted(seen):
                 if (table, cookie) not in wanted:
                     yield StrayFlow(bridge=bridge.name, table=table, cookie=cookie)
 
 
-def _changes(step: Step) -> Iterator[bytes]:
+def _changes(step: Step, replay: bool) -> Iterator[bytes]:  # noqa: FBT001 - of ours alone
     resource = step.resource
     if step.verb is not Verb.DELETE and isinstance(resource, Flow):
+        if replay:  # somebody may have put something else under its cookie
+            yield delete_flow(resource.table, resource.cookie)
         yield add_flow(resource.table, resource.priority, resource.match, resource.actions, resource.cookie)
     elif isinstance(resource, Flow | StrayFlow):
         yield delete_flow(resource.table, resource.cookie)
