@@ -8,10 +8,11 @@ from pynetwork.core import Handle
 from pynetwork.errors import InvalidValueError, NotFoundError
 from pynetwork.ports import PortBinding
 from pynetwork.requests.avoiding import avoiding_taken_ports
-from pynetwork.requests.common import join_scope, plain, rename
+from pynetwork.requests.common import plain
 from pynetwork.requests.endpoint import delete_endpoint
 from pynetwork.requests.membership import join, leave
 from pynetwork.requests.publish import publish, unpublish
+from pynetwork.requests.renaming import rename_endpoint
 from pynetwork.types import check_name
 
 if TYPE_CHECKING:
@@ -181,19 +182,18 @@ class Endpoint(Handle):
         return self._core.rehearse(self._leaving(None))
 
     def rename(self, name: str) -> None:
-        """Give it another name, unique in its network."""
+        """
+        Give it another name, unique in its network, on all hosts.
+
+        Raises:
+            ConflictError: Another one has it.
+        """
         check_name("endpoint", name)
-        if self._core.span is not None:
-            self._core.span.refuse_rename(self._spec.network)
-
-        def build(draft: Draft) -> None:
-            row = self._core.endpoint(self.id)
-            owner = f"endpoint/{row.spec.network}"
-            draft.what = f"rename endpoint {row.spec.name!r} to {name!r}"
-            rename(draft, row, self._core.records.named(owner, name), owner, name)
-            draft.undisturbed.add(join_scope(self.id))
-
-        self._core.request(build)
+        core = self._core
+        if core.span is not None and core.span.is_global(self._spec.network):
+            core.span.rename_endpoint(self.id, name)
+        else:
+            core.request(lambda draft: rename_endpoint(core, draft, self.id, name))
 
     def delete(self, *, force: bool = False, missing_ok: bool = False) -> None:
         """

@@ -8,9 +8,10 @@ from pynetwork.core import Handle
 from pynetwork.endpoint import Endpoint
 from pynetwork.errors import NotFoundError
 from pynetwork.plan import Steps
-from pynetwork.requests.common import network_scope, plain, pool_of, rename
+from pynetwork.requests.common import plain, pool_of
 from pynetwork.requests.endpoint import EndpointRequest
 from pynetwork.requests.network import delete_network
+from pynetwork.requests.renaming import rename_network
 from pynetwork.types import check_name
 
 if TYPE_CHECKING:
@@ -156,18 +157,18 @@ class Network(Handle):
         return core.made(Endpoint.of(core, core.request(lambda draft: request.build(core, draft))))
 
     def rename(self, name: str) -> None:
-        """Give it another name, unique in its controller."""
+        """
+        Give it another name, unique in its controller, or in its cluster if it spans hosts.
+
+        Raises:
+            ConflictError: Another one has it.
+        """
         check_name("network", name)
-        if self._core.span is not None:
-            self._core.span.refuse_rename(self.id)
-
-        def build(draft: Draft) -> None:
-            row = self._core.network(self.id)
-            draft.what = f"rename network {row.spec.name!r} to {name!r}"
-            rename(draft, row, self._core.records.named("network", name), "network", name)
-            draft.undisturbed.add(network_scope(self.id))
-
-        self._core.request(build)
+        core = self._core
+        if core.span is not None and core.span.is_global(self.id):
+            core.span.rename_network(self.id, name)
+        else:
+            core.request(lambda draft: rename_network(core, draft, self.id, name))
 
     def plan_delete(self) -> Steps:
         """Return the steps that :meth:`delete` would take on this host."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cluster.test_ovs_datapath import joined, pings, soon
+from tests.cluster.overlay import eventually
 
 from pynetwork import Cluster, Controller, MemoryStore, UnavailableError
 from pynetwork.kernel import LinuxKernel
@@ -17,6 +17,7 @@ from pynetwork.testing.cluster import ovs_cluster
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pynetwork import Endpoint, Sandbox
     from pynetwork.testing.cluster import OvsHost
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -37,6 +38,20 @@ def opened(host: OvsHost, store: MemoryStore) -> Controller:
         return Controller(state, run_dir=run, kernel=kernel, cluster=cluster)
 
 
+def joined(controller: Controller, network: str, name: str) -> tuple[Endpoint, Sandbox]:
+    endpoint = controller.networks[network].create_endpoint(name)
+    sandbox = controller.new_sandbox(f"{network}-{name}")
+    endpoint.join(sandbox)
+    return endpoint, sandbox
+
+
+def pings(sandbox: Sandbox, endpoint: Endpoint) -> bool:
+    return all(
+        sandbox.run(["ping", "-c", "1", "-W", "1", str(address.ip)], check=False).returncode == 0
+        for address in endpoint.addresses
+    )
+
+
 @pytest.mark.parametrize("lost", ["switch", "database", "both"])
 def test_a_controller_opens_without_a_switch_and_with_it_all_comes_to_life(
     hosts: tuple[OvsHost, ...], lost: str
@@ -46,7 +61,7 @@ def test_a_controller_opens_without_a_switch_and_with_it_all_comes_to_life(
     one, two = (opened(host, store) for host in hosts)
     one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
     (near, _), (far, other_box) = joined(one, "net", "near"), joined(two, "net", "far")
-    assert soon(lambda: pings(other_box, near))
+    assert eventually(lambda: pings(other_box, near))
     one.close()
     if lost != "database":
         hosts[0].kill_switch()
@@ -79,10 +94,10 @@ def test_a_controller_opens_without_a_switch_and_with_it_all_comes_to_life(
     if lost != "database":
         hosts[0].start_switch()
     new = two.networks["net"].endpoints["meanwhile"]
-    assert soon(lambda: pings(one.sandboxes["net-near"], new))
+    assert eventually(lambda: pings(one.sandboxes["net-near"], new))
     endpoint.join(sandbox)
-    assert soon(lambda: pings(sandbox, new))
-    assert soon(lambda: one.reconcile().is_clean)
+    assert eventually(lambda: pings(sandbox, new))
+    assert eventually(lambda: one.reconcile().is_clean)
     assert not [finding for finding in one.doctor() if "Open vSwitch" in finding.problem]
     for controller in (two, one):
         controller.erase()
@@ -98,7 +113,7 @@ def test_a_switch_that_lost_its_database_has_all_made_anew(hosts: tuple[OvsHost,
     one, two = (opened(host, store) for host in hosts)
     one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
     (near, _), (_, other_box) = joined(one, "net", "near"), joined(two, "net", "far")
-    assert soon(lambda: pings(other_box, near))
+    assert eventually(lambda: pings(other_box, near))
     host = hosts[0]
     mac = host.run(["cat", "/sys/class/net/br-phy/address"]).stdout.strip()
     host.kill()
@@ -109,8 +124,8 @@ def test_a_switch_that_lost_its_database_has_all_made_anew(hosts: tuple[OvsHost,
     host.vsctl("add-br", "br-phy", *bridge, "--", "add-port", "br-phy", "eth0")
     host.run(["ip", "address", "replace", f"{host.vtep}/24", "dev", "br-phy"])
     host.run(["ip", "link", "set", "br-phy", "up"])
-    assert soon(lambda: "br-pynetwork" in host.vsctl("list-br"))
-    assert soon(lambda: pings(other_box, near))
-    assert soon(lambda: one.reconcile().is_clean)
+    assert eventually(lambda: "br-pynetwork" in host.vsctl("list-br"))
+    assert eventually(lambda: pings(other_box, near))
+    assert eventually(lambda: one.reconcile().is_clean)
     for controller in (two, one):
         controller.erase()

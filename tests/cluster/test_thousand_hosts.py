@@ -48,7 +48,8 @@ def test_a_small_run_tells_every_host_of_everything_in_its_networks(tmp_path: Pa
     assert converged["entries missing"] == 0
     # Each host hears of the containers of the others that are in a network of its own.
     assert converged["entries on all hosts"] == (60 if networks == 1 else 30)
-    assert converged["watches in etcd"] == HOSTS * min(networks, CONTAINERS)
+    # Of each network of a host, and of what networks are called.
+    assert converged["watches in etcd"] == HOSTS * (min(networks, CONTAINERS) + 1)
     for figures in (quiet, churned):
         assert figures["of whom were not told"] == 0
         assert figures["hosts told of a change"] == (4 if networks == 1 else 2)

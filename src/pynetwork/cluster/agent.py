@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.cluster.layout import peer_of
-from pynetwork.cluster.watching import Listed, Watches
+from pynetwork.cluster.watching import Listed, Watches, network_of
 from pynetwork.errors import NotFoundError, PynetworkError, StoreError
 from pynetwork.log import logger
 from pynetwork.store import Change, LeaseKeeper
@@ -143,7 +142,7 @@ class Agent:
     def _missed(self, event: object) -> None:
         """See to it that what an event said, and could not be taken in, is found out anew."""
         if isinstance(event, Listed | Change):
-            network = event.network if isinstance(event, Listed) else peer_of(event.key)[0]
+            network = network_of(event)
             self._watches.again(network)
             self._worker.forget(network)
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HOSTS",
     "KNOWN",
+    "NAMES",
     "NETS",
     "PEERS",
     "REAPER",
@@ -59,6 +60,7 @@ _T = TypeVar("_T")
 
 HOSTS: Final = "hosts/"
 KNOWN: Final = "known/"
+NAMES: Final = "names/"
 NETS: Final = "nets/"
 PEERS: Final = "eps/"
 REAPER: Final = "reaper"

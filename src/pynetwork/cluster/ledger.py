@@ -8,7 +8,7 @@ import attrs
 
 from pynetwork.cluster.layout import NETS, Holding, holdings_of, peer_key, read, write
 from pynetwork.engine.codec import encode
-from pynetwork.errors import NotFoundError
+from pynetwork.errors import ConflictError, NotFoundError
 from pynetwork.records import network_row
 from pynetwork.store import Absent, Delete, PrefixUnchanged, Put, Unchanged
 
@@ -90,6 +90,14 @@ class Ledger:
             [*(Put(key, spec.id) for key in keys), Put(network, encode(spec))],
         )
 
+    def rename_network(self, row: Row[AnyNetworkSpec], spec: AnyNetworkSpec) -> bool:
+        """Call a network what *spec* does; returns whether nobody has the name, and it is as it was."""
+        name = f"names/{spec.name}"
+        return self._write(
+            [Unchanged(row.key, row.revision), Absent(name)],
+            [Put(name, spec.id), Delete(f"names/{row.spec.name}"), row.replaced(spec)],
+        )
+
     def remove_network(self, row: Row[AnyNetworkSpec], vni: int) -> bool:
         """Strike out a network, unless it has endpoints on any host or has changed; returns whether it is."""
         identity = row.spec.id
@@ -137,6 +145,32 @@ class Ledger:
         """Enter again what an endpoint had, if none of it is anybody's by now; returns whether it is."""
         row = self.network(holding.network)
         return row is not None and self.hold(row, holding)
+
+    def rename_endpoint(self, endpoint: str, name: str) -> None:
+        """
+        Enter another name of an endpoint of this host.
+
+        Raises:
+            ConflictError: Another one in its network has it, or this one has nothing in the books.
+            StoreError: The store does not answer: it may be entered or not.
+        """
+        while True:
+            entry = self.store.get(f"{holdings_of(self.host)}{endpoint}")
+            if entry is None:
+                msg = f"cannot rename endpoint {endpoint[:12]}: what it had is another's, or was struck out"
+                raise ConflictError(msg)
+            holding = read(Holding, entry)
+            if holding.name == name:
+                return
+            new = attrs.evolve(holding, name=name)
+            if self._write(
+                [Unchanged(entry.key, entry.revision), Absent(new.name_key)],
+                [Put(new.name_key, endpoint), Delete(holding.name_key), Put(new.key, write(new))],
+            ):
+                return
+            if self.is_taken(new.name_key):
+                msg = f"endpoint with name {name!r} already exists in its network, on this host or another"
+                raise ConflictError(msg)
 
     def release(self, endpoint: str, host: str | None = None, *, compares: Sequence[Compare] = ()) -> bool:
         """

@@ -19,6 +19,7 @@ from pynetwork.cluster.layout import Holding
 from pynetwork.cluster.ledger import missing
 from pynetwork.cluster.networks import NetworkMaker
 from pynetwork.cluster.peer_view import lagging, peer_hosts
+from pynetwork.cluster.renaming import follow_names, rename_endpoint_of_all, rename_network_of_all
 from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import ConflictError, InvalidValueError, NotFoundError, StoreError, UnavailableError
 from pynetwork.ipam import Usage
@@ -151,11 +152,10 @@ class Span:
         msg = f"cannot delete network {identity[:12]}: others change it all the time"
         raise ConflictError(msg)
 
-    def refuse_rename(self, network: str) -> None:
-        """Refuse another name for a network of the cluster, or for an endpoint in it."""
-        if self.is_global(network):
-            msg = "a network that spans hosts keeps its name, as its endpoints do: other hosts know it"
-            raise InvalidValueError(msg)
+    def rename_network(self, identity: str, name: str) -> None:
+        """Give a network of the cluster another name."""
+        rename_network_of_all(self.core, self.ledger, identity, name)
+        self._rows.pop(identity, None)
 
     def usage(self, identity: str) -> dict[IPNetwork, Usage]:
         """Return how full each subnet of a network is, on all hosts together."""
@@ -199,6 +199,10 @@ class Span:
         core.request(lambda draft: delete_endpoint(core, draft, identity, force=force))
         self._let_go(identity)
         self._drop(network)
+
+    def rename_endpoint(self, identity: str, name: str) -> None:
+        """Give an endpoint in a network of the cluster another name."""
+        rename_endpoint_of_all(self.core, self.ledger, identity, name)
 
     def is_being_made(self, endpoint: str) -> bool:
         """Return whether this process is about to make an endpoint."""
@@ -325,8 +329,10 @@ class Span:
             core.request(lambda draft: adopt_network(core, draft, network, avoid))
         except ConflictError:
             with core.reading() as records:
-                if records.named("network", network.name) not in {None, network.id}:
-                    raise
+                is_taken = records.named("network", network.name) not in {None, network.id}
+            # By one that has another name by now, maybe, and this host has not heard of it.
+            if is_taken and not follow_names(core, {id_: name for name, id_ in self.names().items()}):
+                raise
 
     def _let_go(self, endpoint: str) -> None:
         """Strike out what an endpoint has, now or, if the store does not answer, when the agent looks."""

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pynetwork.cluster.layout import Holding
+from pynetwork.cluster.renaming import follow_endpoint, follow_names
 from pynetwork.errors import ConflictError, NotFoundError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.requests.network import delete_network
@@ -89,7 +90,7 @@ def regain_all(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool])
 
 
 def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> None:
-    """Strike out what was entered for endpoints that were never made; take networks off that have none."""
+    """Strike out what is of endpoints that were never made, follow names, take off networks without any."""
     engine = core.engine
     for holding in ledger.holdings():
         is_ours = holding.owner == engine.journal.owner
@@ -97,9 +98,12 @@ def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> No
             continue
         with core.reading() as records:
             is_here = holding.endpoint in records.endpoints
-        if not is_here:
+        if is_here:
+            follow_endpoint(core, holding)
+        else:
             logger().info("endpoint %r is not there: what it has is free", holding.name)
             ledger.release(holding.endpoint)
+    follow_names(core, {identity: name for name, identity in ledger.names().items()})
     with core.reading() as records:
         used = {row.spec.network for row in records.endpoints.values()}
         unused = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from pynetwork.cluster.layout import peer_key
+from pynetwork.cluster.layout import NAMES, peer_key, peer_of
 from pynetwork.errors import HistoryLostError, StoreError
 
 if TYPE_CHECKING:
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
     from pynetwork.store import Change, Snapshot, Store, Watcher
 
-__all__ = ["Listed", "Watches"]
+__all__ = ["Listed", "Watches", "network_of"]
 
+_ALL: Final = ""  # for an id: what all networks are called
+_NEVER: Final = -1
 _RETRY_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.005  # of stores that are not told of changes
 
 
 @attrs.frozen
 class Listed:
-    """All that is joined in a network, as it was looked at anew."""
+    """All that is joined in a network, as it was looked at anew; of network ``""`` the names of all."""
 
     network: str
     snapshot: Snapshot
@@ -76,11 +78,12 @@ class Watches:
             self._retry_due = time.monotonic() + _RETRY_SECONDS
         if time.monotonic() < self._retry_due:
             return
+        wanted = {**networks, _ALL: (_NEVER, _NEVER)} if networks else {}
         for identity, made in list(self._made.items()):
-            if identity not in networks or networks[identity][0] != made:
+            if identity not in wanted or wanted[identity][0] != made:
                 self.again(identity)
-        self._missed &= networks.keys()
-        for identity, (made, since) in networks.items():
+        self._missed &= wanted.keys()
+        for identity, (made, since) in wanted.items():
             if identity not in self._made:
                 self._add(identity, since)
                 self._made[identity] = made
@@ -89,7 +92,7 @@ class Watches:
     def again(self, network: str) -> None:
         """Forget a network, which is going to be followed anew."""
         if self._made.pop(network, None) is not None and self._watcher is not None:
-            self._watcher.drop(peer_key(network))
+            self._watcher.drop(_prefix(network))
 
     def close(self) -> None:
         """End the thread. Idempotent."""
@@ -98,7 +101,7 @@ class Watches:
     def _add(self, network: str, since: int) -> None:
         if self._watcher is None:
             self._watcher = self._store.watcher()
-        prefix = peer_key(network)
+        prefix = _prefix(network)
         try:
             if network not in self._missed:
                 self._watcher.add(prefix, since)
@@ -129,3 +132,14 @@ class Watches:
                 self._tell(change)
         except StoreError as error:
             self._note(error)
+
+
+def network_of(news: Listed | Change) -> str:
+    """Return the id of the network that *news* is of, ``""`` if it is of all."""
+    if isinstance(news, Listed):
+        return news.network
+    return _ALL if news.key.startswith(NAMES) else peer_of(news.key)[0]
+
+
+def _prefix(network: str) -> str:
+    return NAMES if network == _ALL else peer_key(network)

@@ -10,8 +10,9 @@ import attrs
 
 from pynetwork.cluster.followed import Followed
 from pynetwork.cluster.here import Here, find_here
-from pynetwork.cluster.layout import PEERS, peer_key, peer_of, read, read_text
+from pynetwork.cluster.layout import NAMES, PEERS, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
+from pynetwork.cluster.renaming import follow_names
 from pynetwork.cluster.status import PeerProbe
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.cluster.watching import Listed
@@ -206,6 +207,9 @@ class Worker:
             if isinstance(news, Snapshot):
                 self._take_all(news, self._followed)
                 return
+            if (names := _names_in(news)) is not None:
+                follow_names(self._core, names)
+                return
             if isinstance(news, Listed):
                 self._take_all(news.snapshot, {news.network} & self._followed.keys())
                 return
@@ -362,6 +366,16 @@ class Worker:
         if wrong and not is_new:
             logger().info("VNI %d: %d entries were put right", followed.vni, wrong)
         followed.is_behind = False
+
+
+def _names_in(news: Listed | StoreChange) -> dict[str, str] | None:
+    """Return what networks are called, by their ids, if that is what *news* is about."""
+    if isinstance(news, Listed):
+        entries = news.snapshot.entries
+        return None if news.network else {each.value: each.key.removeprefix(NAMES) for each in entries}
+    if not news.key.startswith(NAMES):
+        return None
+    return {} if news.value is None else {news.value: news.key.removeprefix(NAMES)}
 
 
 def _is_same(members: dict[int, frozenset[str]], others: dict[int, frozenset[str]] | None) -> bool:

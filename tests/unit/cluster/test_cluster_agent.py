@@ -15,7 +15,7 @@ from tests.unit.cluster.hosts import World
 
 from pynetwork import ConflictError, MemoryStore, NotFoundError, PeerProbe, StoreError, doctor
 from pynetwork.cluster import layout
-from pynetwork.cluster.layout import peer_key, write
+from pynetwork.cluster.layout import NAMES, peer_key, write
 from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
 from pynetwork.resources import Vxlan
@@ -747,7 +747,7 @@ def test_what_could_not_be_taken_in_is_found_out_anew(world: World, monkeypatch:
 
 
 def test_only_the_networks_of_a_host_are_watched(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one thread."""
+    """By one thread; and what networks are called, as long as there are any."""
     watched: set[str] = set()
     add, drop = PollingWatcher.add, PollingWatcher.drop
 
@@ -764,10 +764,10 @@ def test_only_the_networks_of_a_host_are_watched(world: World, monkeypatch: pyte
     a = world.host("h1", agent=True)
     networks = [a.controller.new_network("overlay", name) for name in ("red", "blue", "green")]
     endpoints = [network.create_endpoint("e") for network in networks[:2]]
-    assert wait_for(lambda: watched == {peer_key(network.id) for network in networks[:2]})
+    assert wait_for(lambda: watched == {NAMES, *(peer_key(network.id) for network in networks[:2])})
     assert sum("watch" in thread.name for thread in threading.enumerate()) == 1
     endpoints[0].delete()
-    assert wait_for(lambda: watched == {peer_key(networks[1].id)})
+    assert wait_for(lambda: watched == {NAMES, peer_key(networks[1].id)})
     endpoints[1].delete()
     assert wait_for(lambda: not watched)
 

@@ -237,17 +237,6 @@ def test_how_full_it_is_on_all_hosts_together(world: World) -> None:
         assert usage == {"10.1.0.0/24": (252, 6, 246), "10.2.0.0/24": (126, 1, 125)}
 
 
-def test_it_keeps_its_name(world: World) -> None:
-    network = world.host("h1").controller.new_network("overlay", "net")
-    endpoint = network.create_endpoint("e")
-    for named in (network, endpoint):
-        with pytest.raises(InvalidValueError, match="keeps its name"):
-            named.rename("other")
-    local = world.hosts["h1"].controller.new_network("bridge", "own")
-    local.rename("mine")
-    assert local.name == "mine"
-
-
 def test_a_scratch_block_removes_it_and_erasing_does_not(world: World) -> None:
     a, b = world.host("h1"), world.host("h2")
     with a.controller.scratch():

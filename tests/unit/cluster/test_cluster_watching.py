@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pynetwork.cluster import watching
-from pynetwork.cluster.layout import peer_key
+from pynetwork.cluster.layout import NAMES, peer_key
 from pynetwork.cluster.watching import Listed, Watches
 from pynetwork.errors import StoreError
 from pynetwork.store import Change, Delete, MemoryStore, Put
@@ -67,6 +67,10 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
+def keys_of_changes(told: list[Listed | Change]) -> list[str]:
+    return [each.key for each in told if isinstance(each, Change)]
+
+
 def put(store: MemoryStore, network: str, endpoint: str) -> int:
     revision = store.transact([], [Put(peer_key(network, endpoint), "x")])
     assert revision is not None
@@ -81,9 +85,10 @@ def test_what_was_missed_meanwhile_is_told_as_a_whole(
     networks = {"red": (1, 0), "blue": (1, 0)}
     found.follow(networks)
     put(store, "red", "a")
-    wait_for(lambda: len(told) == 1)
+    wait_for(lambda: keys_of_changes(told) == [peer_key("red", "a")])
     store.is_failing = True
-    wait_for(lambda: noted)
+    wait_for(lambda: found.is_due)
+    assert noted
     put(store, "red", "b")
     store.transact([], [Delete(peer_key("red", "a"))])
     with pytest.raises(StoreError, match="no answer"):
@@ -106,11 +111,11 @@ def test_a_network_whose_history_is_gone_is_listed_and_followed_from_there(
     found = watches(store)
     put(store, "red", "a")
     found.follow({"red": (1, 777)})
-    (listed,) = told
-    assert isinstance(listed, Listed)
-    assert listed.snapshot == store.list(peer_key("red"))
+    listed, names = told
+    assert listed == Listed("red", store.list(peer_key("red")))
+    assert names == Listed("", store.list(NAMES))
     revision = put(store, "red", "b")
-    wait_for(lambda: told[1:] == [Change(peer_key("red", "b"), "x", revision)])
+    wait_for(lambda: told[2:] == [Change(peer_key("red", "b"), "x", revision)])
 
 
 def test_a_network_that_went_and_came_again_is_followed_anew(
@@ -120,8 +125,8 @@ def test_a_network_that_went_and_came_again_is_followed_anew(
     found = watches(store)
     found.follow({"red": (1, 0)})
     first = put(store, "red", "a")
-    wait_for(lambda: len(told) == 1)
+    wait_for(lambda: keys_of_changes(told) == [peer_key("red", "a")])
     found.follow({})
     put(store, "red", "b")
     found.follow({"red": (2, first)})
-    wait_for(lambda: [each.key for each in told[1:] if isinstance(each, Change)] == [peer_key("red", "b")])
+    wait_for(lambda: keys_of_changes(told) == [peer_key("red", "a"), peer_key("red", "b")])
