@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.unit.cluster.hosts import World
 
+from pynetwork import ConflictError
 from pynetwork.peers import Reach, Resolve
 from pynetwork.store import EtcdStore
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.unit.cluster.hosts import Host
 
-    from pynetwork import Endpoint
+    from pynetwork import Endpoint, Network
     from pynetwork.peers import Entry
     from pynetwork.testing.cluster import EtcdCluster
 
@@ -103,3 +104,44 @@ def test_what_a_host_has_joined_is_gone_with_its_lease(hosts: list[Host]) -> Non
     assert agent is not None
     agent.close()  # nobody renews its lease
     assert wait_for(lambda: b.entries("net") == set())
+
+
+def test_of_three_hosts_that_want_one_name_exactly_one_gets_it_and_all_hear_of_it(hosts: list[Host]) -> None:
+    for number, host in enumerate(hosts):
+        host.controller.new_network("overlay", f"n{number}")
+        for each in hosts:
+            each.joined(f"n{number}", f"e{each.name}")
+    networks = [host.controller.networks[f"n{number}"] for number, host in enumerate(hosts)]
+    endpoints = [host.controller.networks["n0"].endpoints[f"e{host.name}"] for host in hosts]
+    for things in (networks, endpoints):
+        lost: list[Exception] = []
+
+        def rename(thing: Network | Endpoint, lost: list[Exception] = lost) -> None:
+            try:
+                thing.rename("one")
+            except ConflictError as error:
+                lost.append(error)
+
+        threads = [threading.Thread(target=rename, args=(thing,)) for thing in things]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(lost) == 2
+        assert sum(thing.name == "one" for thing in things) == 1
+    (winner,) = [network for network in networks if network.name == "one"]
+    for host in hosts:
+        seen = {network.id: network for network in host.controller.networks.values()}
+        assert wait_for(lambda seen=seen: seen[winner.id].name == "one")  # type: ignore[misc]  # a lambda
+        assert host.controller.networks["one"].id == winner.id
+        found = next(each for each in seen.values() if each.id == networks[0].id)
+        assert wait_for(
+            lambda found=found: (
+                [
+                    name
+                    for name in [*found.endpoints, *(name for peer in found.peers for name in peer.endpoints)]
+                    if name == "one"
+                ]  # type: ignore[misc]  # a lambda
+                == ["one"]
+            )
+        )
