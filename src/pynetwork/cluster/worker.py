@@ -10,7 +10,7 @@ import attrs
 
 from pynetwork.cluster.followed import Followed
 from pynetwork.cluster.here import Here, find_here
-from pynetwork.cluster.layout import NAMES, PEERS, peer_key, peer_of, read, read_text
+from pynetwork.cluster.layout import NAMES, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.renaming import follow_names
 from pynetwork.cluster.status import PeerProbe
@@ -20,10 +20,9 @@ from pynetwork.drivers.overlay import vni_of
 from pynetwork.errors import UnavailableError
 from pynetwork.log import logger
 from pynetwork.peers import Change, Peer, PeerTable
-from pynetwork.store import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Mapping
 
     from pynetwork.cluster.followed import Ids
     from pynetwork.cluster.ledger import Ledger
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from pynetwork.core import Core
     from pynetwork.peers import Peers, Underlay
     from pynetwork.store import Change as StoreChange
-    from pynetwork.store import Entry, Lease
+    from pynetwork.store import Lease, Snapshot
 
 __all__ = ["Worker"]
 
@@ -151,7 +150,9 @@ class Worker:
             self._announced = {}
             self._seen = -1
             self._names.forget_others()
-            self.take(self._ledger.store.list(PEERS))
+            for network in list(self._followed):  # a host that was away may have missed anything
+                self.take(Listed(network, self._ledger.store.list(peer_key(network))))
+            self._withdraw()
             self.look()
             return lease
 
@@ -199,19 +200,16 @@ class Worker:
             self._followed.pop(network, None)
             self._seen = -1
 
-    def take(self, news: Snapshot | Listed | StoreChange) -> None:
-        """Take in what others have joined: all of it, all in one network, or one change."""
+    def take(self, news: Listed | StoreChange) -> None:
+        """Take in what others have joined, all in a network or one change; or what networks are called."""
         with self._lock:
             if not self._is_active:
-                return
-            if isinstance(news, Snapshot):
-                self._take_all(news, self._followed)
                 return
             if (names := _names_in(news)) is not None:
                 follow_names(self._core, names)
                 return
             if isinstance(news, Listed):
-                self._take_all(news.snapshot, {news.network} & self._followed.keys())
+                self._take_all(news.network, news.snapshot)
                 return
             network, endpoint = peer_of(news.key)
             followed = self._followed.get(network)
@@ -275,6 +273,13 @@ class Worker:
                 raise
             self._announced = dict(joined)
 
+    def _withdraw(self) -> None:
+        """Withdraw what an earlier agent of this host has announced, and has left since."""
+        held = [(holding.network, holding.endpoint) for holding in self._ledger.holdings()]
+        with self._core.reading():
+            joined = self._here().joined
+        self._member.announce({}, tuple(ids for ids in held if ids not in joined))
+
     # What the others have
 
     def _follow(self, here: Here) -> None:
@@ -314,37 +319,19 @@ class Worker:
             peer = None
         return followed.table.put(endpoint, peer, revision)
 
-    def _take_all(self, snapshot: Snapshot, networks: Collection[str]) -> None:
-        """Take in all that is joined in *networks*."""
-        stale = []
-        there: dict[str, set[str]] = {}
-        news: dict[str, list[Entry]] = {}
-        own = f'"{self._ledger.host}"'
-        for entry in snapshot.entries:  # of all networks of the cluster: most are not read
-            network, endpoint = peer_of(entry.key)
-            if own in entry.value and (network, endpoint) not in self._announced:
-                stale += [(network, endpoint)] if read(Peer, entry).host == self._ledger.host else []
-            known = self._followed.get(network)
-            if known is not None and known.since < snapshot.revision:
-                there.setdefault(network, set()).add(endpoint)
-                if known.table.revision(endpoint) != entry.revision:
-                    news.setdefault(network, []).append(entry)
-        for network in networks:
-            followed = self._followed[network]
-            if followed.since >= snapshot.revision:
-                continue
-            for endpoint in set(followed.table.peers) - there.get(network, set()) - followed.local:
-                self._tell(followed, self._put(followed, endpoint, None, snapshot.revision))
-            for entry in news.get(network, ()):
-                peer = read(Peer, entry)
-                self._tell(followed, self._put(followed, peer_of(entry.key)[1], peer, entry.revision))
-            followed.since = snapshot.revision
-            self._names.replace(network, {key: peer for key, (peer, _) in followed.records.items()})
-        if stale:
-            # Said by an earlier agent of this host, of what has left since; or of what the next look finds.
-            with self._core.reading():
-                joined = self._here().joined
-            self._member.announce({}, tuple(ids for ids in stale if ids not in joined))
+    def _take_all(self, network: str, snapshot: Snapshot) -> None:
+        """Take in all that is joined in a network."""
+        followed = self._followed.get(network)
+        if followed is None or followed.since >= snapshot.revision:
+            return
+        there = {peer_of(entry.key)[1]: entry for entry in snapshot.entries}
+        for endpoint in followed.table.peers.keys() - there.keys() - followed.local:
+            self._tell(followed, self._put(followed, endpoint, None, snapshot.revision))
+        for endpoint, entry in there.items():
+            if followed.table.revision(endpoint) != entry.revision:  # most are known, and not read
+                self._tell(followed, self._put(followed, endpoint, read(Peer, entry), entry.revision))
+        followed.since = snapshot.revision
+        self._names.replace(network, {key: peer for key, (peer, _) in followed.records.items()})
 
     def _tell(self, followed: Followed, change: Change) -> None:
         if not change or followed.is_behind:

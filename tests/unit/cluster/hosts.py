@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pynetwork import Cluster, Controller, MemoryStore, Surroundings
+from pynetwork.cluster.layout import peer_key
+from pynetwork.cluster.watching import Listed
 from pynetwork.testing import Clock, FakeKernel, fake_surroundings
 
 if TYPE_CHECKING:
@@ -98,7 +100,8 @@ class World:
                 host.worker.register()
             host.worker.look()
         for host in hosts:
-            host.worker.take(self.store.list("eps/"))
+            for network in host.worker.networks():
+                host.worker.take(Listed(network, self.store.list(peer_key(network))))
             host.worker.finish()
 
     def heard_of(self, *names: str) -> None:

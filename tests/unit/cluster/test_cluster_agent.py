@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pynetwork import Endpoint
     from pynetwork.peers import Entry
     from pynetwork.store import Entry as StoreEntry
+    from pynetwork.store import Snapshot
 
 
 def expected(endpoint: Endpoint, host: str) -> set[Entry]:
@@ -387,7 +388,16 @@ def test_a_whole_look_reads_what_is_news_and_of_this_host_s_networks(
         return layout.read(cls, entry)
 
     monkeypatch.setattr("pynetwork.cluster.worker.read", note)
-    a.worker.take(world.store.list("eps/"))
+    listed: list[str] = []
+    look = MemoryStore.list
+
+    def note_prefix(store: MemoryStore, prefix: str) -> Snapshot:
+        listed.append(prefix)
+        return look(store, prefix)
+
+    monkeypatch.setattr(MemoryStore, "list", note_prefix)
+    a.worker.register()  # as after its lease was lost
+    assert [prefix for prefix in listed if prefix.startswith("eps")] == [layout.peer_key(new.network.id)]
     assert [key for key in read if known.id in key] == []
     assert [key for key in read if new.id in key] == [layout.peer_key(new.network.id, new.id)]
     assert {entry.mac for entry in a.entries("net") if isinstance(entry, Reach)} == {known.mac, new.mac}
