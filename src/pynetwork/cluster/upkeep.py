@@ -103,7 +103,10 @@ def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> No
         else:
             logger().info("endpoint %r is not there: what it has is free", holding.name)
             ledger.release(holding.endpoint)
-    follow_names(core, {identity: name for name, identity in ledger.names().items()})
+    with core.reading() as records:
+        here = [identity for identity, row in records.networks.items() if row.spec.space == CLUSTER_SPACE]
+    rows = [row for identity in here if (row := ledger.network(identity)) is not None]
+    follow_names(core, {row.spec.id: row.spec.name for row in rows})
     with core.reading() as records:
         used = {row.spec.network for row in records.endpoints.values()}
         unused = [
