@@ -37,7 +37,7 @@ def three(*, bum: bool = False) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture(name="wired", scope="module")
+@pytest.fixture(name="wired")
 def wired_world() -> Iterator[World]:
     with three() as made:
         yield made
