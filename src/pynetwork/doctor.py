@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pynetwork.cluster.span import Span
     from pynetwork.core import Core
     from pynetwork.kernel.diagnosis import DropChain, HostFacts
+    from pynetwork.kernel.port import Kernel
 
 __all__ = ["Finding", "Wanted", "across_hosts", "diagnose", "missing", "wanted"]
 
@@ -162,16 +163,8 @@ def across_hosts(core: Core) -> Iterator[Finding]:
     """Yield what is in the way between this host and others of its cluster. It takes seconds if there is."""
     if core.span is None:
         return
-    check = getattr(core.engine.kernel, "check_switch", None)
-    if check is not None and core.span.datapath.startswith("ovs-"):
-        try:
-            check(core.span.underlay.link if core.span.datapath == "ovs-userspace" else None)
-        except UnavailableError as error:
-            yield Finding(
-                problem=str(error),
-                effect="networks that span hosts are as they are, or away, until it runs",
-                commands=("systemctl start openvswitch-switch",),
-            )
+    if core.span.datapath.startswith("ovs-"):
+        yield from _on_switch(core.engine.kernel, core.span)
     mtu = core.span.underlay.mtu
     for host, probe in sorted(core.span.worker.probe().items()):
         reached = probe.reached
@@ -214,6 +207,29 @@ def _lasting(span: Span) -> list[Lag]:
         still = span.lagging()
         lags = [lag for lag in lags if lag in still]
     return lags
+
+
+def _on_switch(kernel: Kernel, span: Span) -> Iterator[Finding]:
+    """Yield what is wrong with the host's Open vSwitch."""
+    switch = getattr(kernel, "switch", None)
+    if switch is None:
+        return
+    number = span.underlay.port
+    try:
+        switch().check(span.underlay.link if span.datapath == "ovs-userspace" else None)
+        foreign = switch().foreign_tunnels(number)
+    except UnavailableError as error:
+        yield Finding(
+            problem=str(error),
+            effect="networks that span hosts are as they are, or away, until it runs",
+            commands=("systemctl start openvswitch-switch",),
+        )
+        return
+    for what in foreign:
+        yield Finding(
+            problem=f"{what} has UDP port {number}, as the tunnel of this host's networks",
+            effect="packets of one go to the other: remove it, or use another vxlan_port on all hosts",
+        )
 
 
 def wanted(core: Core) -> list[Wanted]:

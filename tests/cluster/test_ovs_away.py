@@ -129,3 +129,25 @@ def test_a_switch_that_lost_its_database_has_all_made_anew(hosts: tuple[OvsHost,
     assert eventually(lambda: one.reconcile().is_clean)
     for controller in (two, one):
         controller.erase()
+
+
+def test_the_doctor_names_tunnels_of_others_on_the_same_port(hosts: tuple[OvsHost, ...]) -> None:
+    host = hosts[0]
+    one = opened(host, MemoryStore())
+    one.new_network("overlay", "net", subnets=["10.1.0.0/24"])
+    joined(one, "net", "near")
+    assert not [finding for finding in one.doctor() if "UDP port" in finding.problem]
+    # Only what their rows say counts here: the switch of this test cannot have such a bridge. Of another port
+    # they are in nobody's way.
+    host.vsctl("--no-wait", "add-br", "br-theirs", "--", "set", "bridge", "br-theirs", "datapath_type=none")
+    for number, port in (("1", "4789"), ("2", "4790")):
+        name = f"theirs{number}"
+        options = ["type=vxlan", "options:remote_ip=192.0.2.9", f"options:dst_port={port}"]
+        host.vsctl("--no-wait", "add-port", "br-theirs", name, "--", "set", "interface", name, *options)
+        made = ["type", "vxlan", "id", number, "dstport", port, "dev", "lo"]
+        host.run(["ip", "link", "add", f"device{number}", *made])
+    assert [finding.problem for finding in one.doctor() if "UDP port" in finding.problem] == [
+        "port theirs1 of Open vSwitch has UDP port 4789, as the tunnel of this host's networks",
+        "the VXLAN device device1 has UDP port 4789, as the tunnel of this host's networks",
+    ]
+    one.erase()

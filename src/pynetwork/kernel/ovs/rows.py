@@ -120,6 +120,16 @@ class Rows:
         seen = [self._as_seen(edit, item) for key, item in found.items() if key in wanted]
         return Plan((*seen, *(item for key, item in found.items() if key not in wanted)))
 
+    def foreign_tunnels(self, edit: Edit, number: int) -> list[str]:
+        """Return the names of others' VXLAN ports on the UDP port *number*."""
+        return [
+            interface.name
+            for port in edit.rows("Port")
+            if port.external_ids.get(OWNER) != self.instance
+            for interface in port.interfaces
+            if interface.type == "vxlan" and interface.options.get("dst_port", _VXLAN_PORT) == str(number)
+        ]
+
     def _all(self, edit: Edit) -> Iterator[OvsBridge | OvsPort]:
         for bridge in edit.rows("Bridge"):
             if bridge.external_ids.get(OWNER) == self.instance:

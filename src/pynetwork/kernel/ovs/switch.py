@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pynetwork.drivers.overlay_flows import NETWORKS
 from pynetwork.errors import PynetworkError, UnavailableError
+from pynetwork.kernel import fdb
 from pynetwork.kernel.firewall import RulesRefusedError
+from pynetwork.kernel.netlink import NetlinkSocket
+from pynetwork.kernel.observe import Snapshot
 from pynetwork.kernel.ovs.channel import Channel, FlowRefusedError
 from pynetwork.kernel.ovs.contents import Verified
 from pynetwork.kernel.ovs.database import Database
@@ -102,6 +105,33 @@ class Switch:
     def watch(self, bridge: str, restore: Callable[[], bool], is_wanted: Callable[[], bool]) -> SwitchWatch:
         """Call *restore* whenever a bridge has lost its flows; the caller closes what this returns."""
         return SwitchWatch(Channel(self.place, bridge), restore, is_wanted, lambda: not self.reason())
+
+    def foreign_tunnels(self, number: int) -> tuple[str, ...]:
+        """
+        Return in words what others have on the UDP port *number*, where VXLAN packets may go astray.
+
+        Raises:
+            UnavailableError: ovsdb-server does not answer.
+        """
+        ports = self._database.look(lambda edit: self._rows.foreign_tunnels(edit, number))
+        devices: list[str] = []
+
+        def look() -> None:
+            with NetlinkSocket() as opened:
+                links = Snapshot(opened).links.values()
+                devices.extend(
+                    link.name
+                    for link in links
+                    # The switch in the kernel has such a device, of this name, for its own tunnels.
+                    if link.kind == "vxlan" and link.name != f"vxlan_sys_{number}"
+                    if fdb.parse_vxlan(link.data).port == number
+                )
+
+        self._home(look)
+        return (
+            *(f"port {name} of Open vSwitch" for name in sorted(ports)),
+            *(f"the VXLAN device {name}" for name in sorted(devices)),
+        )
 
     def reason(self) -> str:
         """Return why it cannot be told of changes now, in words; nothing if it can."""
