@@ -325,9 +325,9 @@ class Engine:
 
 def ensure(goal: Plan, other: Plan) -> Steps:
     """Return steps to *goal* from anywhere between it and *other*, to be replayed."""
-    wanted = {resource.key for resource in goal}
-    surplus = Plan(resource for resource in other if resource.key not in wanted)
-    return Steps((*diff(surplus, Plan()), *diff(Plan(), goal)))
+    # Among what is deleted is what is made again with other attributes: it may be there with either.
+    deletes = (step for step in diff(other, goal) if step.verb is Verb.DELETE)
+    return Steps((*deletes, *diff(Plan(), goal)))
 
 
 def _shared_on_host(plan: Plan) -> bool:

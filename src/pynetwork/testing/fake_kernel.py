@@ -21,6 +21,7 @@ from pynetwork.resources import (
     Netns,
     OvsBridge,
     OvsPort,
+    PublishedPort,
     Route,
     StrictVni,
     Sysctl,
@@ -226,7 +227,7 @@ class FakeKernel:
         """Turn *found* into *wanted*, in place where that can be done."""
         if type(found) is type(wanted) and _changed(_as_seen(found, wanted), wanted) <= wanted.mutable:
             self._change(found, wanted, found)
-        elif found.key in self._ours:
+        elif found.key in self._ours and not isinstance(found, PublishedPort):  # where a port leads stands
             self._remove(found.key)
             self._host.add(wanted)
             self._ours.add(wanted.key)
