@@ -200,8 +200,8 @@ def converge(fleet: Fleet) -> list[tuple[str, float]]:
         ("memory of etcd, MiB", after["rss"] / 2**20),
         ("writes to etcd per second", (after["writes"] - before["writes"]) / seconds),
         ("sent by etcd, MiB", (after["sent"] - before["sent"]) / 2**20),
-        ("watches in etcd", after["watchers"]),
-        ("connections and files of etcd", after["descriptors"]),
+        ("watches in etcd", idle_etcd["watchers"]),
+        ("connections and files of etcd", idle_etcd["descriptors"]),
     ]
 
 

@@ -27,7 +27,7 @@ def test_a_small_run_tells_every_host_of_everything_in_its_networks(tmp_path: Pa
         "quiet": 8,
         "rate": 20,
         "seconds": 2,
-        "idle": 0.1,
+        "idle": 1,
         "patience": 60,
         "json": found,
     }
