@@ -9,6 +9,7 @@ import re
 import subprocess
 import time
 from functools import partial
+from statistics import median
 from typing import TYPE_CHECKING
 
 import attrs
@@ -174,22 +175,21 @@ def test_a_host_is_cut_off_and_reached_again(scene: Scene) -> None:
 
 
 def test_an_endpoint_moves_with_its_addresses_and_mac(scene: Scene) -> None:
-    """Who pings it all the time does not miss it for long: there and back; again if the machine was busy."""
+    """Who pings it all the time does not miss it for long; the median, as the machine may be busy once."""
     mac = "02:00:00:00:00:77"
     moved = joined(scene.hosts[1], "net", "moves", 77, mac)
     assert reaches(scene.boxes[0], "10.1.0.77")
     here, there = scene.hosts[1:]
-    for _ in range(2):
-        found: list[Pings] = []
-        while not found or (found[-1].outage > 0.3 and len(found) < 6):
-            box = there.controller.new_sandbox(f"elsewhere-{len(found)}")
-            with pinging(scene.boxes[0], "10.1.0.77") as pings:
-                move(moved, here, box, there, mac)
-                time.sleep(0.7)
-            found.append(pings)
-            moved, here, there = box, there, here
-        assert found[-1].sent > 5
-        assert found[-1].outage <= 0.3, list(map(str, found))
+    found: list[Pings] = []
+    for number in range(5):
+        box = there.controller.new_sandbox(f"elsewhere-{number}")
+        with pinging(scene.boxes[0], "10.1.0.77") as pings:
+            move(moved, here, box, there, mac)
+            time.sleep(0.7)
+        found.append(pings)
+        moved, here, there = box, there, here
+    assert all(pings.sent > 5 for pings in found)
+    assert median(pings.outage for pings in found) <= 0.3, list(map(str, found))
 
 
 def move(old: Sandbox, here: LinuxHost, new: Sandbox, there: LinuxHost, mac: str) -> None:
