@@ -97,6 +97,7 @@ class Agent:
             self._keeper.stop()
             self._keeper = None
         if self._worker.stand_up():
+            self._watches.expect()  # it takes in what this host has, and leaves no news of it
             lease = self._worker.register()
             self._keeper = LeaseKeeper(self._store, lease, on_loss=lambda lost: self._events.put(_Lost(lost)))
 

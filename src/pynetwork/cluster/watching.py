@@ -89,6 +89,10 @@ class Watches:
                 self._made[identity] = made
         self._is_incomplete = False
 
+    def expect(self) -> None:
+        """Have work for :meth:`follow`: the networks may be others by now."""
+        self._is_incomplete = True
+
     def again(self, network: str) -> None:
         """Forget a network, which is going to be followed anew."""
         if self._made.pop(network, None) is not None and self._watcher is not None:

@@ -693,6 +693,18 @@ def test_threads_do_it_all_by_themselves_and_end(world: World) -> None:
     assert wait_for(lambda: threading.active_count() == before)
 
 
+def test_an_agent_that_begins_where_nothing_happens_hears_what_happens_elsewhere(world: World) -> None:
+    a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
+    a.controller.new_network("overlay", "net")
+    a.joined("net", "web")
+    a.controller.close()
+    again = world.host("h1", kernel=a.kernel, store=a.store, agent=True)
+    db = b.joined("net", "db")
+    assert wait_for(lambda: again.entries("net") == expected(db, "h2"))
+    for host in (again, b):
+        host.controller.close()
+
+
 def test_while_the_store_is_down_nothing_is_withdrawn_and_writes_say_why(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
