@@ -6,6 +6,7 @@ import errno
 import subprocess
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pynetwork.errors import UnavailableError
@@ -34,6 +35,7 @@ __all__ = [
 Key: TypeAlias = "tuple[str, bytes]"
 
 _SECONDS: Final = 30.0
+_TRIES: Final = 10
 _INET: Final = FAMILIES["inet"]
 # Behind the putting together of fragments, and before filters of others.
 _PRIORITY: Final = -150
@@ -75,14 +77,14 @@ _RULES: Final = {name: sum(not rule.startswith("type") for rule in rules) for na
 
 def table_text(table: str, ports: Iterable[int] = (), strict: Iterable[int] = ()) -> str:
     """
-    Return what makes the table anew, as ``nft -f`` reads it; one transaction.
+    Return what makes the table, unless there is one, as ``nft -f`` reads it; one transaction.
 
     Args:
         table: Its name.
         ports: UDP ports of VXLAN.
         strict: VNIs of strict networks, which take nothing until their sources are told.
     """
-    lines = [f"add table inet {table}", f"delete table inet {table}", f"table inet {table} {{"]
+    lines = [f"create table inet {table}", f"table inet {table} {{"]
     lines += (f"\tset {name} {{ typeof {key}; }}" for name, key in _SETS.items())
     for name, rules in _CHAINS.items():
         lines += (f"\tchain {name} {{", *(f"\t\t{rule}" for rule in rules), "\t}")
@@ -146,23 +148,43 @@ class VxlanTable:
         if program is None:
             msg = "VXLAN packets cannot be told by who sends them without nft (apt-get install nftables)"
             raise UnavailableError(msg)
-        text = table_text(self._name, *(map(number_of, self.keys(name)) for name in (PORTS, STRICT)))
-        done: subprocess.CompletedProcess[str] = self._home(lambda: _run(program, text))
-        if done.returncode:
-            msg = f"VXLAN packets cannot be told by who sends them: nft: {done.stderr.strip()}"
-            raise UnavailableError(msg)
-        return True
+        reason = "others change it all the time"
+        for _ in range(_TRIES):
+            now = self.generation()
+            kept = [(name, key) for name in (PORTS, STRICT) for key in self.keys(name)]
+            if not self._is_removed(now):
+                continue  # somebody has added something, or repaired it
+            done: subprocess.CompletedProcess[str] = self._home(partial(_run, program, self._text(kept)))
+            if not done.returncode:
+                return True
+            if self.is_whole():  # somebody was faster
+                self.change(kept)
+                return True
+            reason = f"nft: {done.stderr.strip()}"
+        msg = f"VXLAN packets cannot be told by who sends them: {reason}"
+        raise UnavailableError(msg)
 
-    def remove_if_unused(self) -> None:
-        """Remove it if no network needs it; one that comes meanwhile keeps it."""
-        now = self.generation()
-        if not self.is_there() or any(self.keys(name) for name in (NETWORKS, STRICT)):
-            return
+    def _text(self, kept: Sequence[Key]) -> str:
+        ports, strict = ([number_of(key) for name, key in kept if name == each] for each in (PORTS, STRICT))
+        return table_text(self._name, ports, strict)
+
+    def _is_removed(self, now: int) -> bool:
+        """Remove it if nobody has changed any rules since generation *now*; returns whether it is gone."""
+        if not self.is_there():
+            return True
         try:
             nfnetlink.transact(self._nft, [nfnetlink.delete_table(_INET, self._name)], generation=now)
         except NetlinkError as error:
             if error.errno not in {errno.ERESTART, errno.ENOENT}:
                 raise
+            return False
+        return True
+
+    def remove_if_unused(self) -> None:
+        """Remove it if no network needs it; one that comes meanwhile keeps it."""
+        now = self.generation()
+        if not any(self.keys(name) for name in (NETWORKS, STRICT)):
+            self._is_removed(now)
 
     def generation(self) -> int:
         """Return a number that grows whenever anybody changes any rules of the host."""

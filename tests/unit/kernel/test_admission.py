@@ -7,8 +7,7 @@ from pynetwork.kernel.vxlan_table import table_text
 
 def test_packets_of_networks_are_of_members_and_frames_of_strict_ones_of_their_sources() -> None:
     assert table_text("t").splitlines() == [
-        "add table inet t",
-        "delete table inet t",
+        "create table inet t",
         "table inet t {",
         "\tset ports { typeof udp dport; }",
         "\tset networks { typeof @th,96,24; }",
