@@ -205,11 +205,14 @@ def _groups() -> Iterator[dict[str, str]]:
     home = groups.hierarchies.home
     group = Cgroup(path=f"{_GROUP}{os.getpid()}-{secrets.token_hex(4)}")
     with contextlib.ExitStack() as stack:
-        with _locked(home):  # nobody sees a group that is not locked yet
+        with contextlib.suppress(BlockingIOError), _locked(home, fcntl.LOCK_EX | fcntl.LOCK_NB):
             _remove_dead(groups)
+        # Shared, as this home may be the group of a private host that this one is made on. Who removes
+        # the dead sees no group that is not locked yet.
+        with _locked(home, fcntl.LOCK_SH):
             groups.make(group)
             stack.callback(groups.remove, group)
-            stack.enter_context(_locked(groups.directory(group.path)))
+            stack.enter_context(_locked(groups.directory(group.path), fcntl.LOCK_SH))
         groups.complete(group.path)
         yield {f"{root}/{group.path}": str(root) for root in groups.hierarchies.roots}
 
@@ -221,16 +224,16 @@ def _remove_dead(groups: Groups) -> None:
         if owner is None or Path("/proc", owner[1]).exists():
             continue
         # A process that is not seen from here, being in another namespace, holds the lock.
-        with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_NB):
+        with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
             groups.remove(Cgroup(path=path.name))
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, how: int = 0) -> Iterator[None]:
-    """Hold the lock of a directory, alone."""
+def _locked(directory: Path, how: int) -> Iterator[None]:
+    """Hold the lock of a directory, see flock(2) for *how*."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
