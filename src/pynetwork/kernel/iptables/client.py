@@ -156,8 +156,11 @@ class Worker:
         except TimeoutError:
             hello = None
         if hello is None or "error" in hello:
-            why = self._said() if hello is None else hello["message"]
-            msg = f"iptables rules cannot be written: {why or 'the worker does not start'}"
+            process.kill()
+            status = process.wait()
+            said = self._said() if hello is None else hello["message"]
+            why = said or f"the worker does not start, and ended with status {status}"
+            msg = f"iptables rules cannot be written: {why}"
             raise UnavailableError(msg)
 
     def _said(self) -> str:

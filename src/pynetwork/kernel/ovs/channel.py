@@ -25,6 +25,7 @@ __all__ = ["Channel", "FlowRefusedError"]
 
 _T = TypeVar("_T")
 _SECONDS: Final = 30.0
+_SILENCE_MILLISECONDS: Final = 500  # until it is looked whether the switch can answer at all
 _SEND_BYTES: Final = 1 << 18
 _READ_BYTES: Final = 1 << 18
 _BUNDLE: Final = 1  # there is one at a time
@@ -295,8 +296,12 @@ class Channel:
         return None
 
     def _receive(self) -> None:
+        opened, deadline = self._socket, time.monotonic() + _SECONDS
+        while opened is not None and not _readable(opened.fileno(), milliseconds=_SILENCE_MILLISECONDS):
+            if time.monotonic() > deadline or not self._place.has_database():
+                raise _LostError
         try:
-            data = b"" if self._socket is None else self._socket.recv(_READ_BYTES)
+            data = b"" if opened is None else opened.recv(_READ_BYTES)
         except OSError as error:  # also when it takes too long
             raise _LostError from error
         if not data:

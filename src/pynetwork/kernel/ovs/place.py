@@ -41,6 +41,10 @@ class Place:
         """The database's, as the package ``ovs`` wants it."""
         return f"unix:{self.directory}/db.sock"
 
+    def has_database(self) -> bool:
+        """Whether ``ovsdb-server`` runs: without it ``ovs-vswitchd`` answers nobody who connects."""
+        return _listens(self.directory / "db.sock")
+
     def management(self, bridge: str) -> Path:
         """Return the socket on which a bridge speaks OpenFlow."""
         return self.directory / f"{bridge}.mgmt"
@@ -69,8 +73,15 @@ class Place:
         except (OSError, ValueError):
             raise self.no_switch() from None
         # The file outlives a process that was killed; who listens at its socket is alive.
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as control:
-            try:
-                control.connect(str(self.directory / f"ovs-vswitchd.{pid}.ctl"))
-            except OSError:
-                raise self.no_switch() from None
+        if not _listens(self.directory / f"ovs-vswitchd.{pid}.ctl"):
+            raise self.no_switch()
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody takes connections at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as opened:
+        try:
+            opened.connect(str(path))
+        except OSError:
+            return False
+    return True
