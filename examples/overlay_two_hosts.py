@@ -55,8 +55,8 @@ def main() -> None:
         print(f"network {network.name}: VNI {network.options.vni}, MTU {network.options.mtu}")
         print(f"{second.name} sees {', '.join(second.controller.networks)}")
 
-        web = start(first, "web")
         start(second, "database", addresses=["10.20.0.50", "fd20::50"])
+        web = start(first, "web")  # whose addresses are chosen
         for address in ("10.20.0.50", "fd20::50"):
             print(f"web reaches {address}: {answered(web, address)}")
         for peer in network.peers:

@@ -237,7 +237,10 @@ def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     [
         ("raise ModuleNotFoundError('No module named iptc')", "pip install 'pynetwork.iptables.'"),
         ("raise OSError('no libxtables')", "apt-get install iptables"),
-        ("import os, sys; sys.stderr.write('libxt: already registered'); os._exit(1)", "already registered"),
+        (
+            "import os, sys; sys.stderr.write('libxt: already registered\\n'); os._exit(1)",
+            "already registered",
+        ),
     ],
 )
 def test_what_is_missing_is_said(

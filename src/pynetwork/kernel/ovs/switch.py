@@ -61,6 +61,7 @@ class Switch:
         self._database = Database(self.place)
         self._channels: dict[str, Channel] = {}
         self._peers: dict[str, OvsPeers] = {}
+        self._watches: tuple[SwitchWatch, ...] = ()
         self._verified: defaultdict[str, Verified] = defaultdict(Verified)
 
     def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
@@ -79,6 +80,8 @@ class Switch:
             self._configure(steps, replay=replay)
         else:
             self._program(steps, replay=replay)
+            for watch in self._watches:
+                watch.poke()
 
     def observe(self, expected: Plan) -> Plan:
         """
@@ -104,7 +107,9 @@ class Switch:
 
     def watch(self, bridge: str, restore: Callable[[], bool], is_wanted: Callable[[], bool]) -> SwitchWatch:
         """Call *restore* whenever a bridge has lost its flows; the caller closes what this returns."""
-        return SwitchWatch(Channel(self.place, bridge), restore, is_wanted, lambda: not self.reason())
+        made = SwitchWatch(Channel(self.place, bridge), restore, is_wanted, lambda: not self.reason())
+        self._watches += (made,)
+        return made
 
     def foreign_tunnels(self, number: int) -> tuple[str, ...]:
         """

@@ -52,7 +52,7 @@ class SwitchWatch:
         self._restore = restore
         self._is_wanted = is_wanted
         self._runs = runs
-        self._ending = threading.Event()
+        self._ending, self._poked = threading.Event(), threading.Event()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._had_flows = False
         self._was_there = self._is_there()
@@ -63,10 +63,15 @@ class SwitchWatch:
         """End the thread. Idempotent."""
         if not self._ending.is_set():
             self._ending.set()
+            self._poked.set()
             os.eventfd_write(self._wake, 1)
             self._thread.join()
             os.close(self._wake)
             self._channel.close()
+
+    def poke(self) -> None:
+        """Look at once: there are flows of ours, on a bridge that was made just now, perhaps."""
+        self._poked.set()
 
     def _is_there(self) -> bool:
         try:
@@ -90,12 +95,16 @@ class SwitchWatch:
             elif (is_there := self._is_there()) or (is_due and tries > _SHORT_PAUSES and self._is_lost()):
                 is_due = is_due and not self._restore()
                 if is_due:
-                    self._ending.wait(_LONG_PAUSE_SECONDS)
+                    self._pause(_LONG_PAUSE_SECONDS)
             else:
                 was_due, is_due = is_due, self._is_wanted()
                 tries = tries + 1 if was_due or not is_due else 0
                 is_long = not is_due or tries > _SHORT_PAUSES
-                self._ending.wait(_LONG_PAUSE_SECONDS if is_long else _PAUSE_SECONDS)
+                self._pause(_LONG_PAUSE_SECONDS if is_long else _PAUSE_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        if self._poked.wait(seconds) and not self._ending.is_set():
+            self._poked.clear()
 
     def _look_until_it_ends(self) -> None:
         """Wait until the switch, or this, ends; meanwhile see to it that the bridge has flows."""
