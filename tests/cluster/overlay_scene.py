@@ -82,7 +82,7 @@ def cluster_on(host: PrivateHost, datapaths: Sequence[str], members: int = 3) ->
     """Have a host of each datapath, and an etcd on the underlay that each reaches from its own namespace."""
     before = observe_process()
     endpoints: list[str] = []
-    store = partial(EtcdStore, endpoints, timeout=2.0)
+    store = partial(EtcdStore, endpoints, timeout=5.0)  # an election takes up to two, on a busy machine more
     with (
         overlay_cluster(datapaths, store=store, ttl=LONG_TTL) as hosts,
         etcd_cluster(members, host=host, addresses=[ADDRESS] * members) as etcd,
