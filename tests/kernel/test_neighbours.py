@@ -48,6 +48,7 @@ _ASK: Final = "import socket, sys; print(socket.create_connection((sys.argv[1], 
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:
+    """Skip where one is missing, also in CI: firewalld is not installed to test, as it would take over."""
     missing = [name for name in programs if shutil.which(name) is None]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 

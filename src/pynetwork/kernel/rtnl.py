@@ -80,7 +80,6 @@ IFF_UP: Final = 1
 IFA_ADDRESS: Final = 1
 IFA_LOCAL: Final = 2
 IFA_BROADCAST: Final = 4
-IFA_FLAGS: Final = 8
 IFA_PROTO: Final = 11
 IFA_F_NODAD: Final = 0x02
 # linux/rtnetlink.h
@@ -104,7 +103,6 @@ IFADDR: Final = struct.Struct("=BBBBI")
 RTMSG: Final = struct.Struct("=BBBBBBBBI")
 NDMSG: Final = struct.Struct("=BxxxiHBB")
 U32: Final = struct.Struct("=I")
-_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _ONE_QUEUE: Final = attribute(IFLA_NUM_TX_QUEUES, U32.pack(1)) + attribute(IFLA_NUM_RX_QUEUES, U32.pack(1))
 _NO_AUTOCONF: Final = nested(

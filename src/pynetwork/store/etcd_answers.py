@@ -11,7 +11,6 @@ __all__ = ["Answer", "RefusedError", "read_answer", "refusal"]
 Answer: TypeAlias = dict[str, Any]
 
 # gRPC's codes, as etcd uses them (etcdserver/api/v3rpc/rpctypes/error.go).
-INVALID_ARGUMENT: Final = 3
 NOT_FOUND: Final = 5
 PERMISSION_DENIED: Final = 7
 FAILED_PRECONDITION: Final = 9

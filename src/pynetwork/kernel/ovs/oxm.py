@@ -76,7 +76,6 @@ _REG_MOVE: Final = 6
 _RESUBMIT_TABLE: Final = 14
 
 _OUTPUT_ACTION: Final = struct.Struct("!HHIH6x")
-_EXTENSION: Final = struct.Struct("!HHIH")
 _MOVE: Final = struct.Struct("!HHH")
 _RESUBMIT: Final = struct.Struct("!HB3x")
 _GOTO: Final = struct.Struct("!HHB3x")
