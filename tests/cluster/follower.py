@@ -1,4 +1,4 @@
-"""A thread that follows a prefix, as an agent does, and what it has come to believe."""
+"""Threads that follow prefixes, as an agent does, and what they have come to believe."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from pynetwork.store import Change, Store
+    from pynetwork.store import Change, Store, Watcher
 
 PATIENCE_SECONDS = 60
 
 
 class Follower:
     """
-    Follows *prefix* from the snapshot it takes.
+    Follows *prefix* from the snapshot it takes, or what *watcher* is told to follow.
 
     Attributes:
         changes: Everything it was told.
@@ -25,16 +25,20 @@ class Follower:
         error: What the watch ended with.
     """
 
-    def __init__(self, store: Store, prefix: str = "") -> None:
+    def __init__(
+        self, store: Store | None = None, prefix: str = "", *, watcher: Watcher | None = None
+    ) -> None:
         self.changes: list[Change] = []
+        self.entries: dict[str, str] = {}
         self.error: Exception | None = None
-        self._store = store
-        self._prefix = prefix
         self._news = threading.Condition()
         self._stop = threading.Event()
-        snapshot = store.list(prefix)
-        self.entries = {entry.key: entry.value for entry in snapshot.entries}
-        self._since = snapshot.revision
+        if store is not None:
+            snapshot = store.list(prefix)
+            self.entries = {entry.key: entry.value for entry in snapshot.entries}
+            self._changes = store.watch(prefix, snapshot.revision, stop=self._stop)
+        elif watcher is not None:
+            self._changes = watcher.changes(stop=self._stop)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -72,7 +76,7 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            for change in self._store.watch(self._prefix, self._since, stop=self._stop):
+            for change in self._changes:
                 self._take(change)
         except Exception as error:  # noqa: BLE001 - for the test to look at
             self.error = error

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from types import TracebackType
 
 
@@ -32,7 +32,7 @@ class Fate(enum.Enum):
 class Request:
     path: str
     body: dict[str, Any]
-    more: Sequence[dict[str, Any]] = ()  # of a stream of requests
+    more: list[dict[str, Any]] = attrs.field(factory=list)  # of a stream of requests, as they come
 
     @property
     def is_transaction(self) -> bool:
@@ -115,7 +115,7 @@ class Proxy:
             try:
                 with sock.makefile("rb") as lines:
                     while (request := self._read(lines)) is not None:
-                        if not self._handle(sock, request):
+                        if not self._handle(sock, lines, request):
                             break
                     sock.shutdown(socket.SHUT_RDWR)
             finally:
@@ -131,12 +131,12 @@ class Proxy:
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        bodies = [json.loads(body) for body in lines.read(length).splitlines()]
-        request = Request(start[1].decode(), bodies[0], bodies[1:])
+        path = start[1].decode()
+        request = Request(path, json.loads(lines.readline() if path == "/v3/watch" else lines.read(length)))
         self.requests.append(request)
         return request
 
-    def _handle(self, sock: socket.socket, request: Request) -> bool:
+    def _handle(self, sock: socket.socket, lines: Any, request: Request) -> bool:
         """Return whether the connection stays open."""
         fate = self.decide(request)
         if fate is Fate.SWALLOW:
@@ -146,7 +146,7 @@ class Proxy:
         if fate in {Fate.SWALLOW, Fate.DELAY, Fate.LOSE_REQUEST}:
             return False
         if request.path == "/v3/watch":
-            self._pipe(sock, request)
+            self._pipe(sock, lines, request)
             return False
         status, body = self._ask(request)
         if fate is Fate.LOSE_ANSWER:
@@ -162,16 +162,15 @@ class Proxy:
             response = connection.getresponse()
             return response.status, response.read()
 
-    def _pipe(self, sock: socket.socket, request: Request) -> None:
+    def _pipe(self, sock: socket.socket, lines: Any, request: Request) -> None:
         place = urlsplit(self.target)
-        body = "\n".join(map(json.dumps, (request.body, *request.more))).encode()
         with socket.create_connection((place.hostname, place.port)) as member:
             with self._lock:
                 self._open.add(member)
             try:
-                head = f"POST {request.path} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
-                member.sendall(head.encode() + body)
-                self._start(self._hang_up_after, sock, member)
+                head = f"POST {request.path} HTTP/1.0\r\nContent-Length: {1 << 30}\r\n\r\n"
+                member.sendall(f"{head}{json.dumps(request.body)}\n".encode())
+                self._start(self._pass_on, lines, member, request)
                 while chunk := member.recv(65536):
                     if self.is_frozen.is_set():
                         self.withheld.release()
@@ -181,9 +180,14 @@ class Proxy:
             finally:
                 with self._lock:
                     self._open.discard(member)
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)  # who reads its lines finds the end of them
 
-    def _hang_up_after(self, sock: socket.socket, member: socket.socket) -> None:
-        """Tell the member when the store hangs up."""
+    def _pass_on(self, lines: Any, member: socket.socket, request: Request) -> None:
+        """Tell the member what else the store says, until it hangs up."""
+        with contextlib.suppress(OSError, ValueError):  # it was closed meanwhile
+            for line in lines:
+                request.more.append(json.loads(line))
+                member.sendall(line)
         with contextlib.suppress(OSError):
-            sock.recv(1)
             member.shutdown(socket.SHUT_RDWR)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.cluster.follower import Follower
@@ -13,6 +17,7 @@ from tests.cluster.proxy import Fate, Proxy, Request
 
 from pynetwork.errors import StoreError
 from pynetwork.store import Change, Delete, EtcdStore, Put, Store, etcd_watch
+from pynetwork.store.etcd_followed import Conversation
 from pynetwork.store.etcd_http import Stream
 from pynetwork.testing.cluster import etcd_cluster
 
@@ -74,6 +79,15 @@ def others_have(store: Store) -> dict[str, str]:
 
 def compact(cluster: EtcdCluster, store: Store) -> None:
     cluster.etcdctl("compaction", f"{store.list('').revision}")
+
+
+def watches_of(cluster: EtcdCluster) -> int:
+    """Return how many watches the member has."""
+    with contextlib.closing(HTTPConnection(urlsplit(cluster.endpoints[0]).netloc, timeout=60)) as connection:
+        connection.request("GET", "/metrics")
+        lines = connection.getresponse().read().decode().splitlines()
+    (count,) = (line.split()[1] for line in lines if line.startswith("etcd_debugging_mvcc_watcher_total "))
+    return int(count)
 
 
 class TestBrokenConnections:
@@ -447,6 +461,118 @@ class TestSeveralPrefixes:
         watcher.close()
         thread.join()
         assert [change.key for change in told] == ["b/"]
+
+    def test_what_is_added_and_dropped_is_said_on_the_stream_that_there_is(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        since = put(writer, "0/", "0")
+        watcher = watching().watcher()
+        watcher.add("0/", since)
+        with Follower(watcher=watcher) as follower:
+            for n in range(1, 30):
+                watcher.add(f"{n}/", since)
+                put(writer, f"{n}/", "1")
+                follower.wait_for(f"{n}/", "1")
+            for n in range(1, 29):
+                watcher.drop(f"{n}/")
+            follower.wait_until(lambda: watches_of(own) == 2, "28 watches to end")
+            writer.transact([], [Put(f"{n}/", "2") for n in range(30)])
+            follower.wait_for("29/", "2")
+            watcher.add("7/", writer.list("").revision)
+            put(writer, "7/", "3")
+            follower.wait_for("7/", "3")
+            values = [(change.key, change.value) for change in follower.changes]
+            expected = [*((f"{n}/", "1") for n in range(1, 30)), ("0/", "2"), ("29/", "2"), ("7/", "3")]
+            assert sorted(values) == sorted(expected)
+            assert count_watches(proxy) == 1
+        follower.wait_until(lambda: watches_of(own) == 0, "all watches to end")
+
+    def test_another_stream_takes_the_place_of_one_whose_first_watch_is_dropped(
+        self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """That is the one which says that nothing happens."""
+        watcher = watching().watcher()
+        since = put(writer, "a/", "0")
+        watcher.add("a/", since)
+        watcher.add("b/", since)
+        with Follower(watcher=watcher) as follower:
+            put(writer, "b/", "1")
+            follower.wait_for("b/", "1")
+            watcher.drop("a/")
+            follower.wait_until(lambda: count_watches(proxy) == 2, "another stream")
+            writer.transact([], [Put("a/", "2"), Put("b/", "2")])
+            follower.wait_for("b/", "2")
+            assert {change.key for change in follower.changes} == {"b/"}
+            watcher.drop("b/")
+            follower.wait_until(lambda: watches_of(own) == 0, "all watches to end")
+            watcher.add("c/", writer.list("").revision)
+            put(writer, "c/", "1")
+            follower.wait_for("c/", "1")
+
+    def test_what_is_compacted_before_an_added_one_begins_is_told_all_the_same(
+        self,
+        own: EtcdCluster,
+        watching: Callable[..., Store],
+        writer: EtcdStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        since = writer.transact([], [Put("a/", "0"), Put("b/gone", "0")]) or 0
+        watcher = watching().watcher()
+        watcher.add("a/", since)
+        change = Conversation.change
+
+        def late(talk: Conversation, *arguments: Any) -> bool:
+            if writer.get("b/gone") is not None:
+                writer.transact([], [Delete("b/gone")])
+                compact(own, writer)
+            return change(talk, *arguments)
+
+        with Follower(watcher=watcher) as follower:
+            put(writer, "a/", "1")
+            follower.wait_for("a/", "1")
+            monkeypatch.setattr(Conversation, "change", late)
+            watcher.add("b/", since)
+            follower.wait_for("b/gone", None)
+
+    def test_one_that_is_added_and_not_answered_is_asked_for_on_another_stream(
+        self, proxy: Proxy, writer: EtcdStore
+    ) -> None:
+        with EtcdStore(proxy.endpoint, timeout=1, silence=LONG) as store:
+            watcher = store.watcher()
+            since = put(writer, "a/", "0")
+            watcher.add("a/", since)
+            with Follower(watcher=watcher) as follower:
+                put(writer, "a/", "1")
+                follower.wait_for("a/", "1")
+                proxy.is_frozen.set()
+                watcher.add("b/", since)
+                assert proxy.withheld.acquire(timeout=60)
+                proxy.is_frozen.clear()
+                put(writer, "b/", "1")
+                follower.wait_for("b/", "1")
+                assert count_watches(proxy) == 2
+
+    def test_many_threads_add_and_drop_while_others_write(
+        self, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        watcher = watching().watcher()
+        since = put(writer, "start", "0")
+        watcher.add("all/", since)
+        wanted = {f"all/{n}/{m}": f"{m}" for n in range(4) for m in range(10)}
+
+        def stir(number: int) -> None:
+            for m in range(10):
+                watcher.add(f"{number}/", since)
+                put(writer, f"all/{number}/{m}", f"{m}")
+                watcher.drop(f"{number}/")
+            watcher.add(f"{number}/", since)
+            put(writer, f"{number}/", "last")
+
+        with Follower(watcher=watcher) as follower:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(stir, range(4)))
+            follower.wait_for_entries(wanted | {f"{n}/": "last" for n in range(4)})
+            assert len(follower.changes) == len(wanted) + 4
 
 
 class TestTheDistantPast:

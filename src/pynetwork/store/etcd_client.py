@@ -207,7 +207,7 @@ class Client:
             RefusedError: A member refuses, and that is final.
             StoreUnavailableError: None opens one.
         """
-        payload = "\n".join(json.dumps(body, separators=(",", ":")) for body in bodies).encode()
+        payload = "".join(f"{json.dumps(body, separators=(',', ':'))}\n" for body in bodies).encode()
         causes: Causes = {}
         for endpoint in self._in_order():
             try:

@@ -7,9 +7,9 @@ an HTTP/1.0 answer: it has no framing, so a read may time out anywhere and go on
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
+import os
 import re
 import select
 import socket
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pynetwork.store._forking import follow_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pynetwork.store.etcd_endpoints import Endpoint
 
@@ -29,6 +29,9 @@ __all__ = ["BrokenError", "Connections", "Stream"]
 _IDLE_PER_MEMBER: Final = 8
 _LONGEST_HEAD: Final = 65536
 _CHUNK: Final = 1 << 16
+# Bytes of a request that goes on. While it is at it Go's server answers one of HTTP/1.0, whose connection is
+# not kept; one of HTTP/1.1 it reads to the end before (net/http, server.go).
+_ENDLESS: Final = 1 << 30
 _MOST_DIAL_SECONDS: Final = 0.5  # Linux asks again after a second at the earliest (RFC 6298)
 
 
@@ -98,9 +101,9 @@ class Connections:
     def stream(
         self, endpoint: Endpoint, path: str, payload: bytes, headers: Mapping[str, str], timeout: float
     ) -> Stream:
-        """Post *payload* and return the answer, which goes on as long as both sides like. Close it."""
+        """Post *payload* and return the answer. Both go on as long as both sides like. Close it."""
         connection = self._connect(endpoint, timeout)
-        fields = {**headers, "Host": str(endpoint).partition("://")[2], "Content-Length": str(len(payload))}
+        fields = {**headers, "Host": str(endpoint).partition("://")[2], "Content-Length": str(_ENDLESS)}
         lines = [f"POST {path} HTTP/1.0", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         try:
             connection.sock.sendall("\r\n".join(lines).encode("latin-1") + payload)
@@ -185,7 +188,7 @@ class Connections:
 
 class Stream:
     """
-    An answer that is a line of JSON now and then.
+    A request and an answer that are a line of JSON now and then. All but :meth:`wake` is for one thread.
 
     Args:
         sock: Connected, the request sent. It is closed with the stream.
@@ -198,6 +201,15 @@ class Stream:
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._socket = sock
         self._buffer = bytearray()
+        self._is_awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._read_head(timeout)
+        except BaseException:
+            os.close(self._is_awake)
+            raise
+
+    def _read_head(self, timeout: float) -> None:
+        sock = self._socket
         sock.settimeout(timeout)
         while b"\r\n\r\n" not in self._buffer:
             chunk = sock.recv(_CHUNK)
@@ -211,7 +223,7 @@ class Stream:
 
     def read(self, timeout: float) -> dict[str, Any] | None:
         """
-        Return the next line, or None when there was none for *timeout* seconds.
+        Return the next line, or None when there was none for *timeout* seconds, or :meth:`wake` was called.
 
         Raises:
             BrokenError: The answer has ended.
@@ -220,6 +232,8 @@ class Stream:
         try:
             while (line := self._take(b"\n", searched)) is None:
                 searched = len(self._buffer)
+                if not self._wait(timeout):
+                    return None
                 self._socket.settimeout(timeout)
                 chunk = self._socket.recv(_CHUNK)
                 if not chunk:
@@ -237,14 +251,41 @@ class Stream:
             raise BrokenError(msg, sent=True) from error
         return message
 
-    def interrupt(self) -> None:
-        """Have the thread that reads it find that it has ended; from any thread, before it is closed."""
-        with contextlib.suppress(OSError):  # it has ended by itself
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, without a word to the other side
+    def write(self, messages: Iterable[object], timeout: float) -> None:
+        """
+        Send lines, within *timeout* seconds.
+
+        Raises:
+            BrokenError: The other side takes no more.
+        """
+        payload = "".join(f"{json.dumps(each, separators=(',', ':'))}\n" for each in messages)
+        try:
+            self._socket.settimeout(timeout)
+            self._socket.sendall(payload.encode())
+        except OSError as error:
+            raise BrokenError(_explain(error, timeout), sent=True) from error
+
+    def wake(self) -> None:
+        """Have the thread that reads it look up; from any thread, before it is closed."""
+        os.eventfd_write(self._is_awake, 1)
 
     def close(self) -> None:
         """End it: the member notices, and forgets the request."""
         self._socket.close()
+        os.close(self._is_awake)
+
+    def _wait(self, timeout: float) -> bool:
+        """Wait until there is something to read; return whether there is, and nobody woke the reader."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True  # what was decrypted already the kernel knows nothing of
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._is_awake, select.POLLIN)
+        ready = dict(poll.poll(timeout * 1000))
+        if self._is_awake in ready:
+            os.eventfd_read(self._is_awake)
+            return False
+        return bool(ready)
 
     def _take(self, end: bytes, searched: int) -> bytes | None:
         """Take what is before *end* out of the buffer, whose first *searched* bytes do not have it."""

@@ -1,8 +1,7 @@
 """Follows keys under prefixes, come what may: a lost member, a silent one, compaction, another cluster.
 
-One stream carries the watches of all prefixes. Which they are is said when it is opened, so it is opened
-anew when one is added: what happens meanwhile is told after that. (A stream takes more later on, in etcd 3.4
-at least, but HTTP does not promise a server that reads on while it answers.)
+One stream carries the watches of all prefixes. What is added or dropped later is said on it, too: a host
+that joins one network after the other would begin all its watches again each time.
 
 A stream is resumed after the last revision that came through it. For a watch that begins in the past etcd
 reads all that was written since, by anybody, and everybody waits meanwhile; so one that begins far in the
@@ -18,19 +17,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from pynetwork.errors import HistoryLostError, StoreUnavailableError
 from pynetwork.log import logger
 from pynetwork.store.etcd_answers import OUT_OF_RANGE, PERMISSION_DENIED, RefusedError
+from pynetwork.store.etcd_followed import Conversation, Followed, name_of, number_of
 from pynetwork.store.etcd_http import BrokenError
 from pynetwork.store.etcd_wire import LARGEST, revision_of
 from pynetwork.store.port import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from pynetwork.store.etcd_answers import Answer
     from pynetwork.store.etcd_client import Client
@@ -51,30 +49,6 @@ _BREATH: Final = 0.05  # seconds until another stream is opened for one that bro
 _PAUSE: Final = 0.2  # seconds until the next try, when no member opened a stream
 
 
-@attrs.define(eq=False)
-class _Followed:
-    """
-    A prefix, and what was told of it.
-
-    Attributes:
-        span: Of its keys, as etcd has them.
-        revision: All until then was told.
-        known: Keys as told, and their revisions.
-        cluster: That said so.
-        listed: When the keys were listed.
-        is_stale: Whether they must be.
-    """
-
-    prefix: str
-    span: dict[str, Any]
-    revision: int
-    known: dict[str, int]
-    cluster: str
-    listed: float
-    is_stale: bool = False
-    is_confirmed: bool = False  # they were listed right before the stream was opened
-
-
 class Watch:
     """
     Follows prefixes by one thread; others may add some.
@@ -92,7 +66,7 @@ class Watch:
         self._silence = silence
         self._refresh = refresh
         self._lock = threading.Lock()
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, Followed] = {}
         self._stream: Stream | None = None
         self._news = threading.Event()  # others are followed than the stream knows
         self._closed = threading.Event()
@@ -120,7 +94,7 @@ class Watch:
         known = {self._layout.name(item): int(item["mod_revision"]) for item in answer.get("kvs", ())}
         cluster = answer["header"]["cluster_id"]
         with self._lock:
-            self._followed[prefix] = _Followed(prefix, span, since, known, cluster, time.monotonic())
+            self._followed[prefix] = Followed(prefix, span, since, known, cluster, time.monotonic())
         self._wake()
 
     def drop(self, prefix: str) -> None:
@@ -155,8 +129,6 @@ class Watch:
                         yield from self._compare(each)
                 yield from self._follow(followed, ends, wait)
             except BrokenError as error:
-                if self._news.is_set():
-                    continue  # we broke it ourselves
                 self._note(error)
                 self._client.leave()
                 ends[1].wait(_BREATH)  # it worked a moment ago
@@ -164,7 +136,7 @@ class Watch:
                 self._note(error)
                 ends[1].wait(_PAUSE)
 
-    def _take_news(self) -> Sequence[_Followed]:
+    def _take_news(self) -> Sequence[Followed]:
         with self._lock:
             if not self._closed.is_set():
                 self._news.clear()
@@ -175,14 +147,14 @@ class Watch:
         with self._lock:
             self._news.set()
             if self._stream is not None:
-                self._stream.interrupt()
+                self._stream.wake()
 
-    def _move_on(self, followed: Sequence[_Followed]) -> None:
+    def _move_on(self, followed: Sequence[Followed]) -> None:
         """Say of what is as it was long ago that it is so now. What came and went since is not told."""
         for start in range(0, len(followed), _TOGETHER):
             group = followed[start : start + _TOGETHER]
-            body = {"success": [operation for each in group for operation in _compared(each)]}
-            answer = self._client.call(_name(group), _TXN, body)
+            body = {"success": [operation for each in group for operation in each.compared()]}
+            answer = self._client.call(name_of(group), _TXN, body)
             revision, cluster = revision_of(answer), answer["header"]["cluster_id"]
             ranges = [each["response_range"] for each in answer["responses"]]
             for each, put, there in zip(group, ranges[::2], ranges[1::2], strict=True):
@@ -193,37 +165,33 @@ class Watch:
                     each.revision = revision if is_whole else each.revision
 
     def _follow(
-        self, followed: Sequence[_Followed], ends: Sequence[threading.Event], wait: float
+        self, followed: Sequence[Followed], ends: Sequence[threading.Event], wait: float
     ) -> Iterator[Change]:
-        """Yield what a stream tells of *followed*, until another must be opened."""
-        numbered = dict(enumerate(followed, start=1))
+        """Yield what a stream tells of *followed*, and of what is added, until another must be opened."""
         due = min(each.listed for each in followed) + self._refresh
-        token = self._client.token
-        what = _name(followed)
-        stream, message = self._client.stream(what, _WATCH, [_request(*each) for each in numbered.items()])
+        token, patience = self._client.token, self._client.patience
+        talk = Conversation(followed)
+        stream, first = self._client.stream(name_of(followed), _WATCH, talk.requests())
+        message: Answer | None = first
         with self._held(stream):
-            backlog = self._begin(stream, message, numbered, token)
-            if backlog is None:
-                return
-            since = min(each.revision for each in followed)
-            if not self._client.remembers(what, followed[0].span["key"], since):
-                self._list_again(followed)
-                return
-            for each in backlog:
-                yield from self._tell(each, numbered)
             heard = time.monotonic()
-            while not (self._news.is_set() or _is_any(ends)):
+            while not _is_any(ends):
                 now = time.monotonic()
                 if self._client.is_closed or now > due:
                     return
-                if (news := _read(stream, wait)) is not None:
+                if message is not None:
                     heard = now
-                    if not self._is_good(news, numbered, token):
+                    if not (yield from self._hear(message, talk, token)):
                         return
-                    yield from self._tell(news, numbered)
+                elif talk.waiting and now - max(talk.asked, heard) > patience:
+                    msg = f"no answer within {patience:.3g} s"
+                    raise BrokenError(msg, sent=True)
                 elif now - heard > self._silence:
                     self._note(None)
                     return
+                if self._news.is_set() and not talk.change(stream, self._take_news(), patience):
+                    return
+                message = _read(stream, min(wait, patience) if talk.waiting else wait)
 
     @contextlib.contextmanager
     def _held(self, stream: Stream) -> Iterator[None]:
@@ -237,33 +205,43 @@ class Watch:
                 with self._lock:
                     self._stream = None
 
-    def _begin(
-        self, stream: Stream, message: Answer | None, numbered: Mapping[int, _Followed], token: str | None
-    ) -> Sequence[Answer] | None:
-        """Wait until all watches of *stream* have begun. Return what it said of those that had before."""
-        waiting, backlog = set(numbered), []
-        while True:
-            if message is None:
-                msg = f"no answer within {self._client.patience:.3g} s"
-                raise BrokenError(msg, sent=True)
-            if not self._is_good(message, numbered, token):
-                return None
+    def _hear(self, message: Answer, talk: Conversation, token: str | None) -> Generator[Change, None, bool]:
+        """Yield what *message* tells, once nothing before it is missing. Return whether to go on."""
+        if not talk.is_forgotten(message):
+            if not self._is_good(message, talk, token):
+                return False
             if message.get("created"):
-                waiting.discard(_number(message))
+                talk.waiting.discard(number_of(message))
+            elif number_of(message) in talk.unsure:
+                talk.backlog.append(message)
             else:
-                backlog.append(message)
-            if not waiting:
-                self._may_be_denied = False
-                return backlog
-            message = _read(stream, self._client.patience)
+                yield from self._tell(message, talk)
+        if talk.waiting or not talk.unsure:
+            return True
+        return (yield from self._begin(talk))
 
-    def _is_good(self, message: Answer, numbered: Mapping[int, _Followed], token: str | None) -> bool:
+    def _begin(self, talk: Conversation) -> Generator[Change, None, bool]:
+        """Yield what watches that have all begun were told, if they begin where they shall."""
+        self._may_be_denied = False
+        begun = [talk.watches[number] for number in sorted(talk.unsure)]
+        since = min(each.revision for each in begun)
+        if not self._client.remembers(name_of(begun), begun[0].span["key"], since):
+            self._list_again(begun)
+            return False
+        talk.unsure.clear()
+        backlog, talk.backlog = talk.backlog, []
+        for message in backlog:
+            if not talk.is_forgotten(message):
+                yield from self._tell(message, talk)
+        return True
+
+    def _is_good(self, message: Answer, talk: Conversation, token: str | None) -> bool:
         """Whether the stream goes on after *message*."""
-        known = numbered.get(_number(message))
-        whom = list(numbered.values()) if known is None else [known]
+        known = talk.watches.get(number_of(message))
+        whom = list(talk.watches.values()) if known is None else [known]
         cluster = message.get("header", {}).get("cluster_id")
         if cluster is not None and any(cluster != each.cluster for each in whom):
-            for each in numbered.values():
+            for each in talk.watches.values():
                 each.is_stale = True
             self._client.leave()  # if the others are where they were, it is this one that is wrong
             return False
@@ -277,7 +255,7 @@ class Watch:
             return False
         return True
 
-    def _cancelled(self, message: Answer, whom: Sequence[_Followed], token: str | None) -> None:
+    def _cancelled(self, message: Answer, whom: Sequence[Followed], token: str | None) -> None:
         reason = str(message.get("cancel_reason", ""))
         if "compact_revision" in message:
             self._list_again(whom)
@@ -291,17 +269,17 @@ class Watch:
             msg = f"it broke off: {reason or 'no reason given'}"
             raise BrokenError(msg, sent=True)
 
-    def _list_again(self, whom: Sequence[_Followed]) -> None:
+    def _list_again(self, whom: Sequence[Followed]) -> None:
         since = min(each.revision for each in whom)
-        logger().info("%s: what follows revision %d is no longer known", _name(whom), since)
+        logger().info("%s: what follows revision %d is no longer known", name_of(whom), since)
         for each in whom:
             each.is_stale = True
 
-    def _tell(self, message: Answer, numbered: Mapping[int, _Followed]) -> Iterator[Change]:
+    def _tell(self, message: Answer, talk: Conversation) -> Iterator[Change]:
         events = message.get("events", ())
         if not events:
             return
-        followed = numbered[_number(message)]
+        followed = talk.watches[number_of(message)]
         for event in events:
             item = event["kv"]
             revision = int(item["mod_revision"])
@@ -316,9 +294,9 @@ class Watch:
         followed.revision = int(events[-1]["kv"]["mod_revision"])  # all of a revision are in one message
         self._note(None)
 
-    def _compare(self, followed: _Followed) -> Iterator[Change]:
+    def _compare(self, followed: Followed) -> Iterator[Change]:
         """List the keys; yield what the watch does not know."""
-        what = _name([followed])
+        what = name_of([followed])
         answer = self._client.call(what, _RANGE, followed.span)
         revision, cluster = revision_of(answer), answer["header"]["cluster_id"]
         entries = [self._layout.entry(item) for item in answer.get("kvs", ())]
@@ -338,7 +316,7 @@ class Watch:
         followed.listed = time.monotonic()
         followed.is_stale = False
 
-    def _is_due(self, followed: _Followed) -> bool:
+    def _is_due(self, followed: Followed) -> bool:
         return time.monotonic() - followed.listed > self._refresh
 
     def _note(self, error: Exception | None) -> None:
@@ -348,25 +326,6 @@ class Watch:
         elif error is None and self._is_failing:
             logger().info("watches of %s: go on", self._client)
         self._is_failing = error is not None
-
-
-def _request(number: int, followed: _Followed) -> Answer:
-    """Return the request to watch a prefix. The first one is also told when nothing happens."""
-    create = {**followed.span, "watch_id": str(number), "start_revision": str(followed.revision + 1)}
-    return {"create_request": {**create, "progress_notify": number == 1}}
-
-
-def _compared(followed: _Followed) -> Sequence[Answer]:
-    """Return what asks for the keys put since, and how many there are."""
-    since = {"min_mod_revision": str(followed.revision + 1), "keys_only": True}
-    return (
-        {"request_range": {**followed.span, **since}},
-        {"request_range": {**followed.span, "count_only": True}},
-    )
-
-
-def _number(message: Answer) -> int:
-    return int(message.get("watch_id", 0))
 
 
 def _read(stream: Stream, wait: float) -> Answer | None:
@@ -379,12 +338,6 @@ def _read(stream: Stream, wait: float) -> Answer | None:
         raise BrokenError(msg, sent=True)
     result: Answer = message["result"]
     return result
-
-
-def _name(followed: Sequence[_Followed]) -> str:
-    """Return what completes "cannot ..."."""
-    more = f" and {len(followed) - 1} more" if len(followed) > 1 else ""
-    return f"watch {followed[0].prefix!r}{more}"
 
 
 def _is_any(events: Sequence[threading.Event]) -> bool:

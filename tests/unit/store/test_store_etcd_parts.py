@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import socket
@@ -191,10 +192,18 @@ class TestStream:
         with ours, theirs:
             yield ours, theirs
 
-    def test_lines_may_come_in_any_pieces(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        ours, theirs = ends
+    @pytest.fixture
+    def begin(self, ends: tuple[socket.socket, socket.socket]) -> Iterator[Callable[[], Stream]]:
+        """Return a function that begins to read our end."""
+        with contextlib.ExitStack() as streams:
+            yield lambda: streams.enter_context(contextlib.closing(Stream(ends[0], 30)))
+
+    def test_lines_may_come_in_any_pieces(
+        self, ends: tuple[socket.socket, socket.socket], begin: Callable[[], Stream]
+    ) -> None:
+        _, theirs = ends
         theirs.sendall(b'HTTP/1.0 200 OK\r\nX: y\r\n\r\n{"result":')
-        stream = Stream(ours, 30)
+        stream = begin()
         assert stream.read(0.01) is None
         theirs.sendall(b'{"a":1}}\n{"result":{"a":2}}\n{"resu')
         assert stream.read(30) == {"result": {"a": 1}}
@@ -203,40 +212,48 @@ class TestStream:
         theirs.sendall(b'lt":{}}\n')
         assert stream.read(30) == {"result": {}}
 
-    def test_a_large_line_is_read_in_full(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        ours, theirs = ends
+    def test_a_large_line_is_read_in_full(
+        self, ends: tuple[socket.socket, socket.socket], begin: Callable[[], Stream]
+    ) -> None:
+        _, theirs = ends
         payload = json.dumps({"result": "x" * 3_000_000}).encode()
         sender = threading.Thread(target=theirs.sendall, args=(b"HTTP/1.0 200 OK\r\n\r\n" + payload + b"\n",))
         sender.start()
-        message = Stream(ours, 30).read(30)
+        message = begin().read(30)
         sender.join()
         assert message is not None
         assert len(message["result"]) == 3_000_000
 
-    def test_an_error_ends_with_the_connection(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        ours, theirs = ends
+    def test_an_error_ends_with_the_connection(
+        self, ends: tuple[socket.socket, socket.socket], begin: Callable[[], Stream]
+    ) -> None:
+        _, theirs = ends
         theirs.sendall(b'HTTP/1.0 503 no\r\n\r\n{"error":"no leader"}')
-        stream = Stream(ours, 30)
+        stream = begin()
         theirs.close()
         assert stream.read(30) == {"error": "no leader"}
         with pytest.raises(BrokenError, match="it hung up"):
             stream.read(30)
 
-    def test_what_is_no_json_is_refused(self, ends: tuple[socket.socket, socket.socket]) -> None:
-        ours, theirs = ends
+    def test_what_is_no_json_is_refused(
+        self, ends: tuple[socket.socket, socket.socket], begin: Callable[[], Stream]
+    ) -> None:
+        _, theirs = ends
         theirs.sendall(b"HTTP/1.0 502 no\r\n\r\n<html>\n")
         with pytest.raises(BrokenError, match=r"does not speak like etcd 3\.4 or later: b'<html>'"):
-            Stream(ours, 30).read(30)
+            begin().read(30)
 
     @pytest.mark.parametrize(
         "head", [b"", b"SSH-2.0-x\r\n\r\n", b"\x15\x03\x01\r\n\r\n", b"HTTP/1.0\r\n\r\n", b"\r\n\r\n"]
     )
-    def test_what_is_no_http_is_refused(self, ends: tuple[socket.socket, socket.socket], head: bytes) -> None:
-        ours, theirs = ends
+    def test_what_is_no_http_is_refused(
+        self, ends: tuple[socket.socket, socket.socket], begin: Callable[[], Stream], head: bytes
+    ) -> None:
+        _, theirs = ends
         theirs.sendall(head)
         theirs.close()
         with pytest.raises(ConnectionError):
-            Stream(ours, 30)
+            begin()
 
 
 class Member(http.server.BaseHTTPRequestHandler):
