@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from pynetwork.cluster.followed import Followed
-from pynetwork.cluster.here import Here, find_here
+from pynetwork.cluster.here import Here, HereView
 from pynetwork.cluster.layout import NAMES, peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
 from pynetwork.cluster.renaming import follow_names
@@ -53,7 +53,7 @@ class Worker:
         is_being_made: Whether this process is about to make the endpoint of an id.
 
     Attributes:
-        is_behind: Whether something of this host could not be announced: it is tried again.
+        is_behind: Whether something of this host could not be done: it is tried again.
         quarantined: Ids of endpoints that are not announced, because others have by now what was theirs.
         probes: What came of the last probes of other hosts, by name.
     """
@@ -81,7 +81,9 @@ class Worker:
         self._followed: dict[str, Followed] = {}
         self._announced: dict[Ids, Peer] = {}
         self._admitted: dict[int, frozenset[str]] | None = None
-        self._seen = -1
+        self._here = HereView(core, ledger.host, underlay.vtep)
+        self._is_news = True  # something of this host is otherwise than it was at the last look
+        core.records.followers.append(self._note)
         self._is_active = False
         self._upkeep_due = 0.0
         self._retry_due = 0.0
@@ -127,7 +129,7 @@ class Worker:
         if self._is_active:
             self._is_active = False
             with self._core.reading():
-                is_in_none = not self._here().networks
+                is_in_none = not self._here.find(self.quarantined).networks
             if is_in_none:
                 self._followed.clear()
                 self._admit()
@@ -148,7 +150,7 @@ class Worker:
             lease = self._member.register()
             self.quarantined = set(regain_all(self._core, self._ledger, self._is_being_made))
             self._announced = {}
-            self._seen = -1
+            self._is_news = True
             self._names.forget_others()
             for network in list(self._followed):  # a host that was away may have missed anything
                 self.take(Listed(network, self._ledger.store.list(peer_key(network))))
@@ -176,14 +178,15 @@ class Worker:
             if not self._is_active:
                 return False
             with self._core.reading():
-                revision = self._core.engine.mirror.revision
-                is_news = revision != self._seen or self.is_behind
-                here = self._here() if is_news else Here()
+                is_news = self._is_news or self.is_behind
+                here = self._here.find(self.quarantined) if is_news else Here()
+                # Nothing is written when a request is done, at first.
+                self._is_news = here.is_unfinished
             if is_news:
+                self.is_behind = True  # until all of it is done
                 self._follow(here)
                 self._announce({ids: peer for ids, peer in here.joined.items() if ids not in here.pending})
-                # Nothing is written when a request is done, at first.
-                self._seen, self.is_behind = (-1 if here.is_unfinished else revision), False
+                self.is_behind = False
             if repair:
                 for followed in self._followed.values():
                     self._reconcile(followed)
@@ -198,7 +201,7 @@ class Worker:
         """Follow a network anew at the next look, if it is followed."""
         with self._lock:
             self._followed.pop(network, None)
-            self._seen = -1
+            self._is_news = True
 
     def take(self, news: Listed | StoreChange) -> None:
         """Take in what others have joined, all in a network or one change; or what networks are called."""
@@ -258,26 +261,23 @@ class Worker:
 
     # What this host has
 
-    def _here(self) -> Here:
-        """Return what there is of the cluster on this host."""
-        return find_here(self._core, self._ledger.host, self._underlay.vtep, self.quarantined)
+    def _note(self, key: str, _: object) -> None:
+        """Note that a record was changed: by any process of this host, in any thread that has the tables."""
+        if not key.startswith("peer/"):  # which are of others, and written by the agent
+            self._is_news = True
 
     def _announce(self, joined: Mapping[Ids, Peer]) -> None:
         new = {ids: peer for ids, peer in joined.items() if self._announced.get(ids) != peer}
         left = tuple(ids for ids in self._announced if ids not in joined)
         if new or left:
-            try:
-                self._member.announce(new, left)
-            except BaseException:
-                self.is_behind = True
-                raise
+            self._member.announce(new, left)
             self._announced = dict(joined)
 
     def _withdraw(self) -> None:
         """Withdraw what an earlier agent of this host has announced, and has left since."""
         held = [(holding.network, holding.endpoint) for holding in self._ledger.holdings()]
         with self._core.reading():
-            joined = self._here().joined
+            joined = self._here.find(self.quarantined).joined
         self._member.announce({}, tuple(ids for ids in held if ids not in joined))
 
     # What the others have

@@ -15,6 +15,7 @@ from tests.unit.cluster.hosts import World
 
 from pynetwork import ConflictError, MemoryStore, NotFoundError, PeerProbe, StoreError, doctor
 from pynetwork.cluster import layout
+from pynetwork.cluster.here import HereView
 from pynetwork.cluster.layout import NAMES, peer_key, write
 from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
@@ -24,11 +25,12 @@ from pynetwork.store._polling import PollingWatcher
 from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from tests.unit.cluster.hosts import Host
 
     from pynetwork import Endpoint
+    from pynetwork.cluster.here import Here
     from pynetwork.peers import Entry
     from pynetwork.store import Entry as StoreEntry
     from pynetwork.store import Snapshot
@@ -401,6 +403,39 @@ def test_a_whole_look_reads_what_is_news_and_of_this_host_s_networks(
     assert [key for key in read if known.id in key] == []
     assert [key for key in read if new.id in key] == [layout.peer_key(new.network.id, new.id)]
     assert {entry.mac for entry in a.entries("net") if isinstance(entry, Reach)} == {known.mac, new.mac}
+
+
+def test_what_others_do_is_no_reason_to_look_at_all_that_this_host_has(
+    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event costs the same on a host with very many endpoints."""
+    a, b = pair
+    for number in range(3):
+        a.joined("net", f"a{number}")
+    world.settle()
+    looks: list[str] = []
+    find = HereView.find
+
+    def note(view: HereView, quarantined: Collection[str]) -> Here:
+        looks.append("look")
+        return find(view, quarantined)
+
+    monkeypatch.setattr(HereView, "find", note)
+    db = b.joined("net", "db")
+    world.settle("h2")
+    looks.clear()
+    network, since = db.network.id, a.worker.networks()[db.network.id][1]
+    for change in world.store.history(since).changes:  # type: ignore[union-attr]  # it is known
+        if change.key.startswith(peer_key(network)):
+            a.worker.take(change)
+    a.worker.finish()
+    assert not a.worker.look()
+    assert a.entries("net") == expected(db, "h2")
+    assert looks == []
+    web = a.joined("net", "web")
+    assert a.worker.look()
+    assert len(looks) == 1
+    assert web.id in {key.rpartition("/")[2] for key in world.keys(peer_key(network))}
 
 
 def test_a_host_that_has_another_address_than_before_is_reached_there(world: World) -> None:
