@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import subprocess
+import threading
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -55,6 +56,7 @@ class NftablesFirewall:
         self._instance = instance[:8]
         self._table = table_name(instance)
         self._home = home
+        self._lock = threading.Lock()
         self._opened: NetlinkSocket | None = None
         self._sets: set[str] = set()  # of claims
 
@@ -123,16 +125,18 @@ class NftablesFirewall:
 
     def close(self) -> None:
         """Close the socket. Idempotent."""
-        if self._opened is not None:
-            self._opened.close()
-            self._opened = None
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
     @property
     def _nft(self) -> NetlinkSocket:
-        if self._opened is None:
-            opened = self._home(nfnetlink.open_socket)
-            self._opened = opened  # type: ignore[assignment]  # what the function returned
-        return self._opened  # type: ignore[return-value]
+        with self._lock:
+            if self._opened is None:
+                opened = self._home(nfnetlink.open_socket)
+                self._opened = opened  # type: ignore[assignment]  # what the function returned
+            return self._opened  # type: ignore[return-value]
 
     # The skeleton
 
