@@ -270,7 +270,7 @@ class Controller:
         Look, at next to no cost, whether somebody has taken our rules away, as ``nft flush ruleset`` does.
 
         Returns:
-            What is missing, in words; nothing when all is well. :meth:`reconcile` repairs it.
+            What is missing, in words; nothing when all is well. :meth:`reconcile` and agents repair it.
         """
         return missing(self._core)
 

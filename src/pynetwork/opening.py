@@ -15,7 +15,7 @@ from pynetwork.engine import reconcile
 from pynetwork.engine.journal import HISTORY, REMEMBERED
 from pynetwork.errors import InvalidValueError
 from pynetwork.log import logger
-from pynetwork.repair import reconcile_all
+from pynetwork.repair import Mender, reconcile_all
 from pynetwork.requests.adoption import see_to_adopted
 from pynetwork.store import SqliteStore
 from pynetwork.types import parse_address
@@ -117,7 +117,7 @@ class Opening:
 
             core.resolver = tuple(map(parse_address, ADDRESSES))
         if cluster is not None:
-            cluster.open(core, kernel, stack, partial(reconcile_all, core, dry_run=False))
+            cluster.open(core, kernel, stack, partial(reconcile_all, core, dry_run=False), Mender(core))
         return core, erase
 
     def _name_server(self, core: Core, place: Place) -> NamesPort | None:

@@ -13,6 +13,8 @@ from pynetwork.testing import private_host
 from pynetwork.testing.cluster import linux_cluster, pinging
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pynetwork import Endpoint, Sandbox
     from pynetwork.testing.cluster import LinuxHost
 
@@ -67,42 +69,40 @@ def end(host: LinuxHost, number: int) -> tuple[Endpoint, Sandbox]:
     return endpoint, box
 
 
+def heard(pieces: str, hosts: Sequence[LinuxHost], ends: Sequence[tuple[Endpoint, Sandbox]]) -> list[str]:
+    """Return what the first endpoint hears of all that is sent to it from the other hosts, as whomever."""
+    (victim, box), (second, other), (third, _) = ends
+    listening = box.popen(["python3", "-c", LISTEN], stdout=subprocess.PIPE, text=True)
+    assert listening.stdout is not None
+    assert listening.stdout.readline() == "ready\n"
+    vni = str(victim.network.options.vni)
+    for host, word, mac in (
+        (hosts[2], "own", third.mac),
+        (hosts[2], "another's", second.mac),
+        (hosts[2], "nobody's", "02:00:00:00:66:66"),
+        (hosts[2], "the-victim's", victim.mac),
+        (hosts[1], "of-the-other", second.mac),
+    ):
+        argv = [pieces, host.vtep, hosts[0].vtep, vni, victim.mac, mac, word]
+        host.run(["python3", "-c", FORGE, *argv])
+    other.run(["python3", "-c", LAST])
+    return str(listening.communicate()[0]).split()
+
+
 @pytest.mark.parametrize("subnet", ["192.0.2.0/24", "fd99::/64"])
 @pytest.mark.parametrize("strict", [True, False])
 def test_a_member_cannot_send_as_an_endpoint_of_another_host(subnet: str, strict: bool) -> None:
     """As its own it can, by the same hand; nobody else can, not even in pieces."""
     with private_host(), linux_cluster(3, subnet=subnet) as hosts:
-        network = hosts[0].controller.new_network(
-            "overlay", "net", subnets=["10.1.0.0/24"], options={"strict": strict}
-        )
-        (victim, box), (second, other), (third, _) = (
-            end(host, number) for host, number in zip(hosts, (10, 11, 12), strict=True)
-        )
+        hosts[0].controller.new_network("overlay", "net", subnets=["10.1.0.0/24"], options={"strict": strict})
+        ends = [end(host, number) for host, number in zip(hosts, (10, 11, 12), strict=True)]
         assert eventually(lambda: all(knows(host, "net", 2) for host in hosts))
-        assert eventually(lambda: ping(other, "10.1.0.10") == 1)
-
-        def heard(pieces: str) -> list[str]:
-            listening = box.popen(["python3", "-c", LISTEN], stdout=subprocess.PIPE, text=True)
-            assert listening.stdout is not None
-            assert listening.stdout.readline() == "ready\n"
-            vni = str(network.options.vni)
-            for host, word, mac in (
-                (hosts[2], "own", third.mac),
-                (hosts[2], "another's", second.mac),
-                (hosts[2], "nobody's", "02:00:00:00:66:66"),
-                (hosts[2], "the-victim's", victim.mac),
-                (hosts[1], "of-the-other", second.mac),
-            ):
-                argv = [pieces, host.vtep, hosts[0].vtep, vni, victim.mac, mac, word]
-                host.run(["python3", "-c", FORGE, *argv])
-            other.run(["python3", "-c", LAST])
-            return str(listening.communicate()[0]).split()
-
+        assert eventually(lambda: ping(ends[1][1], "10.1.0.10") == 1)
         allowed = ["last", "of-the-other", "own"]
         forged = [] if strict else ["another's", "nobody's", "the-victim's"]
-        assert heard("whole") == sorted([*allowed, *forged])
+        assert heard("whole", hosts, ends) == sorted([*allowed, *forged])
         if ":" in subnet:
-            assert heard("pieces") == sorted([*allowed, *forged])
+            assert heard("pieces", hosts, ends) == sorted([*allowed, *forged])
         # What was dropped is counted.
         rules = hosts[0].run(["nft", "list", "ruleset"]).stdout
         chain = rules[rules.index("chain sources") :]
@@ -182,6 +182,25 @@ def test_what_is_lost_of_a_strict_network_is_put_back() -> None:
         assert eventually(lambda: ping(box, "10.1.0.11") == 1)
         assert hosts[0].controller.reconcile(dry_run=True).is_clean
         assert not hosts[0].controller.doctor()
+
+
+def test_a_strict_network_that_somebody_flushes_is_strict_again_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody calls reconcile(): the agent looks, here more often than once a minute."""
+    monkeypatch.setattr("pynetwork.cluster.worker._MOST_UPKEEP_SECONDS", 0.2)
+    with private_host(), linux_cluster(3) as hosts:
+        hosts[0].controller.new_network("overlay", "net", subnets=["10.1.0.0/24"], options={"strict": True})
+        hosts[0].controller.new_network("bridge", "own")
+        ends = [end(host, number) for host, number in zip(hosts, (10, 11, 12), strict=True)]
+        assert eventually(lambda: all(knows(host, "net", 2) for host in hosts))
+        assert eventually(lambda: ping(ends[1][1], "10.1.0.10") == 1)
+        for _ in range(2):
+            hosts[0].run(["nft", "flush", "ruleset"])
+            assert eventually(lambda: not hosts[0].controller.check())
+            assert eventually(lambda: ping(ends[1][1], "10.1.0.10") == 1)
+            assert heard("whole", hosts, ends) == ["last", "of-the-other", "own"]
+        assert eventually(lambda: hosts[0].controller.reconcile(dry_run=True).is_clean)
 
 
 @pytest.mark.parametrize("subnet", ["192.0.2.0/24", "fd99::/64"])

@@ -90,7 +90,14 @@ class ClusterOpening:
             return given
         return (*given, OverlayDriver(self.underlay, self.datapath))
 
-    def open(self, core: Core, kernel: Kernel, stack: ExitStack, repair: Callable[[], object]) -> Span:
+    def open(
+        self,
+        core: Core,
+        kernel: Kernel,
+        stack: ExitStack,
+        repair: Callable[[], object],
+        mend: Callable[[], object],
+    ) -> Span:
         """
         Enter the cluster.
 
@@ -99,6 +106,7 @@ class ClusterOpening:
             kernel: The host.
             stack: Gets what is to be called when the controller is closed.
             repair: Makes the host what the records say.
+            mend: Does so if a cheap look finds that something is missing; raises nothing.
 
         Raises:
             ConflictError: Another host has this one's name, or the cluster another UDP port; or the host
@@ -133,6 +141,7 @@ class ClusterOpening:
             peers=peers,
             underlay=self.underlay,
             is_being_made=span.is_being_made,
+            mend=mend,
         )
         self._renew(core)
         if config.agent:

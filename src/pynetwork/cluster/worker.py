@@ -51,6 +51,7 @@ class Worker:
         peers: The datapath.
         underlay: How the others reach this host.
         is_being_made: Whether this process is about to make the endpoint of an id.
+        mend: Puts back what somebody took away of this host's own rules; raises nothing.
 
     Attributes:
         is_behind: Whether something of this host could not be done: it is tried again.
@@ -68,6 +69,7 @@ class Worker:
         peers: Peers,
         underlay: Underlay,
         is_being_made: Callable[[str], bool],
+        mend: Callable[[], object],
     ) -> None:
         self._core = core
         self._ledger = ledger
@@ -76,6 +78,7 @@ class Worker:
         self._peers = peers
         self._underlay = underlay
         self._is_being_made = is_being_made
+        self._mend = mend
         self._names = PeerNames(core)
         self._lock = threading.RLock()
         self._followed: dict[str, Followed] = {}
@@ -242,7 +245,7 @@ class Worker:
         self._admitted = members
 
     def keep_up(self, *, now: bool = False) -> None:
-        """Do what is due: tell the datapath again what it could not be told, tidy up, look for dead hosts."""
+        """Do what is due: tell the datapath again what it could not be told, repair, look for dead hosts."""
         with self._lock:
             if not self._is_active:
                 return
@@ -252,12 +255,15 @@ class Worker:
                 self._retry_due = time_now + _RETRY_SECONDS
                 for followed in behind:
                     self._reconcile(followed)
-            if now or time_now >= self._upkeep_due:
-                self._upkeep_due = time_now + min(_MOST_UPKEEP_SECONDS, self._reaper.grace / 4)
-                self.look(repair=True)
-                tidy(self._core, self._ledger, self._is_being_made)
-                if self.lease is not None:
-                    self._reaper.run(self.lease)
+            if not now and time_now < self._upkeep_due:
+                return
+            self._upkeep_due = time_now + min(_MOST_UPKEEP_SECONDS, self._reaper.grace / 4)
+        self._mend()  # may wait for requests of this host: meanwhile others can ask what is known
+        with self._lock:
+            self.look(repair=True)  # a strict network that was put back takes nothing before
+            tidy(self._core, self._ledger, self._is_being_made)
+            if self.lease is not None:
+                self._reaper.run(self.lease)
 
     # What this host has
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -19,19 +20,22 @@ from pynetwork.cluster.here import HereView
 from pynetwork.cluster.layout import NAMES, peer_key, write
 from pynetwork.dns.zone import Directory
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
-from pynetwork.resources import Vxlan
+from pynetwork.plan import StepFailedError
+from pynetwork.resources import StrictVni, Vxlan
 from pynetwork.store import Delete, Put
 from pynetwork.store._polling import PollingWatcher
 from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from collections.abc import Callable, Iterable, Sequence
 
     from tests.unit.cluster.hosts import Host
 
     from pynetwork import Endpoint
     from pynetwork.cluster.here import Here
     from pynetwork.peers import Entry
+    from pynetwork.plan import Plan, Step
     from pynetwork.store import Entry as StoreEntry
     from pynetwork.store import Snapshot
 
@@ -511,6 +515,142 @@ def test_what_somebody_took_from_the_datapath_is_put_back(world: World, pair: tu
     a.controller.reconcile()
     a.worker.look(repair=True)
     assert a.entries("net") == expected(db, "h2")
+
+
+class Checked(FakeKernel):
+    """A host that knows a cheap look, and notes each look at all that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.why = ""
+
+    def missing(self, strict: Iterable[int] = ()) -> tuple[str, ...]:
+        there = {item.vni for item in self.resources if isinstance(item, StrictVni)}
+        return tuple(f"VNI {vni} is strict no more" for vni in strict if vni not in there)
+
+    def observe(self, expected: Plan) -> Plan:
+        self.looks += 1
+        return super().observe(expected)
+
+    def apply(self, steps: Sequence[Step], *, replay: bool = False) -> None:
+        if self.why:
+            raise StepFailedError(steps[0], ()) from OSError(self.why)
+        super().apply(steps, replay=replay)
+
+
+@pytest.fixture
+def strict(world: World) -> tuple[Host, Host]:
+    """Two hosts of a strict network, VNI 7; the first one can be looked at."""
+    a, b = world.host("h1", kernel=Checked()), world.host("h2")
+    a.controller.new_network("overlay", "net", options={"vni": 7, "strict": True})
+    a.joined("net", "web")
+    b.joined("net", "db")
+    world.settle()
+    a.worker.keep_up(now=True)
+    return a, b
+
+
+def test_what_somebody_took_of_the_host_s_rules_is_put_back_by_its_agent(
+    strict: tuple[Host, Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It looks at all that there is until that is whole, and not before; each incident is said."""
+    a, b = strict
+    assert isinstance(a.kernel, Checked)
+    assert a.kernel.looks == 0
+    planned = a.kernel.resources
+    for number in (1, 2):
+        a.kernel.wreck(("strict_vni", "7"))
+        a.kernel.peers().reconcile(7, ())
+        a.worker.keep_up(now=True)
+        assert a.kernel.resources == planned
+        assert a.entries("net") == expected(b.controller.networks["net"].endpoints["db"], "h2")
+        assert caplog.text.count("took away what is ours (VNI 7 is strict no more)") == number
+        for _ in range(3):
+            a.worker.keep_up(now=True)
+        assert a.kernel.looks == 2 * number
+    assert a.controller.reconcile(dry_run=True).is_clean
+
+
+def test_what_is_taken_while_the_rest_is_put_back_is_found_though_the_cheap_look_does_not_see_it(
+    strict: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = strict
+    assert isinstance(a.kernel, Checked)
+    planned, apply = set(a.kernel.resources), a.kernel.apply
+    a.kernel.wreck(("strict_vni", "7"))
+
+    def wreck_more(steps: Sequence[Step], *, replay: bool = False) -> None:
+        apply(steps, replay=replay)
+        monkeypatch.undo()
+        a.kernel.wreck(("link", None, "vx-7"))
+
+    monkeypatch.setattr(a.kernel, "apply", wreck_more)
+    a.worker.keep_up(now=True)
+    assert not a.controller.check()
+    assert set(a.kernel.resources) != planned
+    a.worker.keep_up(now=True)
+    assert set(a.kernel.resources) == planned
+
+
+def test_what_cannot_be_put_back_is_tried_again_and_said_once(
+    strict: tuple[Host, Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, _ = strict
+    assert isinstance(a.kernel, Checked)
+    a.kernel.wreck(("strict_vni", "7"))
+    a.kernel.why = "no nft"
+    for _ in range(3):
+        a.worker.keep_up(now=True)
+    said = [record.message for record in caplog.records if "took away" in record.message]
+    assert len(said) == 1
+    assert "no nft" in said[0]
+    a.kernel.why = ""
+    a.worker.keep_up(now=True)
+    assert [item.vni for item in a.kernel.resources if isinstance(item, StrictVni)] == [7]
+    assert not a.controller.check()
+
+
+def test_a_host_that_cannot_be_looked_at_keeps_nobody_from_the_rest(
+    world: World, strict: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = strict
+
+    def missing(_strict: Iterable[int]) -> tuple[str, ...]:
+        raise OSError(errno.EPERM, "not now")
+
+    monkeypatch.setattr(a.kernel, "missing", missing)
+    a.kernel.peers().reconcile(7, ())
+    for _ in range(2):
+        a.worker.keep_up(now=True)
+    assert caplog.text.count("not now") == 1
+    assert a.entries("net") == expected(b.controller.networks["net"].endpoints["db"], "h2")
+
+
+def test_others_can_ask_the_agent_while_it_waits_for_a_request(
+    strict: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what it repairs a request may be under way, which asks for peers before it is done."""
+    a, _ = strict
+    assert isinstance(a.kernel, Checked)
+    a.kernel.wreck(("strict_vni", "7"))
+    look, asked = a.kernel.observe, threading.Event()
+
+    def ask() -> None:
+        assert a.controller.networks["net"].peers
+        asked.set()
+
+    def observe(expected: Plan) -> Plan:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        assert asked.wait(10)
+        thread.join()
+        return look(expected)
+
+    monkeypatch.setattr(a.kernel, "observe", observe)
+    a.worker.keep_up(now=True)
+    assert asked.is_set()
+    assert not a.controller.check()
 
 
 def test_a_network_that_went_and_came_between_two_looks_is_told_all_again(
