@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pynetwork.peers import Peer
-    from pynetwork.store import Compare, Lease, LeasingStore, Operation
+    from pynetwork.store import Compare, Entry, Lease, LeasingStore, Operation
 
 __all__ = ["Member"]
 
@@ -51,37 +51,45 @@ class Member:
             ConflictError: Another host has its name, or the cluster another UDP port.
         """
         for entry in self._store.list(HOSTS).entries:
-            other = read(HostRecord, entry)
-            name = entry.key.removeprefix(HOSTS)
-            if name == self._host and other.instance != self._record.instance:
-                msg = (
-                    f"host {self._host!r} cannot join the cluster: another of that name is in it, with "
-                    f"VTEP {other.vtep}"
-                )
-                raise ConflictError(msg)
-            if other.port != self._record.port:
-                msg = (
-                    f"host {self._host!r} cannot join the cluster with VXLAN on port {self._record.port}: "
-                    f"host {name!r} has it on port {other.port}"
-                )
-                raise ConflictError(msg)
+            self._check(entry)
+
+    def _check(self, entry: Entry) -> None:
+        """Check that the host can be in a cluster in which there is the host of *entry*."""
+        other = read(HostRecord, entry)
+        name = entry.key.removeprefix(HOSTS)
+        if name == self._host and other.instance != self._record.instance:
+            msg = (
+                f"host {self._host!r} cannot join the cluster: another of that name is in it, with "
+                f"VTEP {other.vtep}"
+            )
+            raise ConflictError(msg)
+        if other.port != self._record.port:
+            msg = (
+                f"host {self._host!r} cannot join the cluster with VXLAN on port {self._record.port}: "
+                f"host {name!r} has it on port {other.port}"
+            )
+            raise ConflictError(msg)
 
     def register(self) -> Lease:
         """
         Register the host with a lease of its own, whether or not it was registered before.
 
+        All hosts are looked at the first time only: after an outage many register again at once.
+
         Raises:
             ConflictError: See :meth:`check`.
             StoreError: The store does not answer.
         """
-        self.check()
-        lease = self._store.grant(self._ttl)
+        if self.lease is None:
+            self.check()
         key = f"{HOSTS}{self._host}"
-        record = write(attrs.evolve(self._record, lease=lease.id, ttl=lease.ttl))
+        lease: Lease | None = None
         for _ in range(_TRIES):
             entry = self._store.get(key)
-            if entry is not None and read(HostRecord, entry).instance != self._record.instance:
-                self.check()
+            if entry is not None:
+                self._check(entry)
+            lease = lease or self._store.grant(self._ttl)
+            record = write(attrs.evolve(self._record, lease=lease.id, ttl=lease.ttl))
             compare = Absent(key) if entry is None else Unchanged(key, entry.revision)
             puts = [
                 Put(key, record, lease=lease),

@@ -341,6 +341,41 @@ def test_two_hosts_cannot_have_one_name_nor_two_ports(world: World) -> None:
         world.host("h2", vxlan_port=4790)
 
 
+def test_a_host_that_registers_again_looks_at_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = world.host("h1"), world.host("h2")
+    listed: list[str] = []
+    look = MemoryStore.list
+
+    def note_prefix(store: MemoryStore, prefix: str) -> Snapshot:
+        listed.append(prefix)
+        return look(store, prefix)
+
+    monkeypatch.setattr(MemoryStore, "list", note_prefix)
+    world.settle()
+    assert listed.count("hosts/") == 2  # once for each
+    world.clock.turn(11)
+    for host in (a, b):
+        host.worker.register()
+    assert listed.count("hosts/") == 2
+    assert world.keys("hosts/") == ["hosts/h1", "hosts/h2"]
+
+
+def test_a_host_whose_name_another_took_while_it_was_away_is_refused_and_leaves_nothing(world: World) -> None:
+    a = world.host("h1")
+    world.settle()
+    world.clock.turn(11)
+    other = world.host("h1", process="another machine")
+    world.settle()
+    taken = world.store.get("hosts/h1")
+    granted = world.store.grant(10).id
+    with pytest.raises(ConflictError, match="another of that name is in it"):
+        a.worker.register()
+    assert world.store.get("hosts/h1") == taken
+    assert world.store.grant(10).id == granted + 1
+    a.controller.close()
+    other.controller.close()
+
+
 def test_an_agent_that_starts_again_finds_what_changed_meanwhile(world: World) -> None:
     """Nothing that was there is touched: what is announced stays so, and the datapath gets what is new."""
     kernel, store = FakeKernel(), MemoryStore()
