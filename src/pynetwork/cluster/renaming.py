@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
+from pynetwork.cluster.layout import NAMES
 from pynetwork.cluster.ledger import missing
+from pynetwork.cluster.watching import Listed
 from pynetwork.errors import ConflictError, NotFoundError, StoreError
 from pynetwork.log import logger
 from pynetwork.requests.renaming import rename_endpoint, rename_network
@@ -26,13 +28,46 @@ if TYPE_CHECKING:
     from pynetwork.cluster.ledger import Ledger
     from pynetwork.core import Core
     from pynetwork.engine import Draft
+    from pynetwork.store import Change
 
-__all__ = ["follow_endpoint", "follow_names", "rename_endpoint_of_all", "rename_network_of_all"]
+__all__ = [
+    "NetworkNames",
+    "follow_endpoint",
+    "follow_names",
+    "rename_endpoint_of_all",
+    "rename_network_of_all",
+]
 
 _TRIES: Final = 1000
 
 #: Ids of networks, and what they shall be called.
 Names: TypeAlias = list[tuple[str, str]]
+
+
+class NetworkNames:
+    """What all networks of the cluster are called, as far as this host was told."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, str] = {}  # by name
+
+    def take(self, news: Listed | Change) -> bool:
+        """Take in what *news* says, if it is about names of networks; returns whether it is."""
+        if isinstance(news, Listed):
+            if news.network:
+                return False
+            self._ids = {entry.key.removeprefix(NAMES): entry.value for entry in news.snapshot.entries}
+            return True
+        if not news.key.startswith(NAMES):
+            return False
+        name = news.key.removeprefix(NAMES)
+        self._ids.pop(name, None)  # what is told last is last: a network may have its old name for a moment
+        if news.value is not None:
+            self._ids[name] = news.value
+        return True
+
+    def by_id(self) -> dict[str, str]:
+        """Return the names by the ids of networks."""
+        return {identity: name for name, identity in self._ids.items()}
 
 
 def rename_network_of_all(core: Core, ledger: Ledger, identity: str, name: str) -> None:

@@ -15,7 +15,7 @@ from pynetwork.store import Absent, Put, Unchanged
 from pynetwork.types import CLUSTER_SPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pynetwork.cluster.ledger import Ledger
     from pynetwork.core import Core
@@ -89,8 +89,16 @@ def regain_all(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool])
             yield spec.id
 
 
-def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> None:
-    """Strike out what is of endpoints that were never made, follow names, take off networks without any."""
+def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool], called: Mapping[str, str]) -> None:
+    """
+    Strike out what is of endpoints that were never made, follow names, take off networks without any.
+
+    Args:
+        core: The instance.
+        ledger: The books.
+        is_being_made: Whether this process is about to make the endpoint of an id.
+        called: What the agent was told that networks are called, by their ids.
+    """
     engine = core.engine
     for holding in ledger.holdings():
         is_ours = holding.owner == engine.journal.owner
@@ -104,8 +112,13 @@ def tidy(core: Core, ledger: Ledger, is_being_made: Callable[[str], bool]) -> No
             logger().info("endpoint %r is not there: what it has is free", holding.name)
             ledger.release(holding.endpoint)
     with core.reading() as records:
-        here = [identity for identity, row in records.networks.items() if row.spec.space == CLUSTER_SPACE]
-    rows = [row for identity in here if (row := ledger.network(identity)) is not None]
+        wrong = [
+            identity
+            for identity, row in records.networks.items()
+            if row.spec.space == CLUSTER_SPACE and called.get(identity, row.spec.name) != row.spec.name
+        ]
+    # It came here under a name that it had, or that was another's; or this host is ahead of what it was told.
+    rows = [row for identity in wrong if (row := ledger.network(identity)) is not None]
     follow_names(core, {row.spec.id: row.spec.name for row in rows})
     with core.reading() as records:
         used = {row.spec.network for row in records.endpoints.values()}

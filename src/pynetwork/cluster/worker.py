@@ -10,9 +10,9 @@ import attrs
 
 from pynetwork.cluster.followed import Followed
 from pynetwork.cluster.here import Here, HereView
-from pynetwork.cluster.layout import NAMES, peer_key, peer_of, read, read_text
+from pynetwork.cluster.layout import peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
-from pynetwork.cluster.renaming import follow_names
+from pynetwork.cluster.renaming import NetworkNames, follow_names
 from pynetwork.cluster.status import PeerProbe
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.cluster.watching import Listed
@@ -80,6 +80,7 @@ class Worker:
         self._is_being_made = is_being_made
         self._mend = mend
         self._names = PeerNames(core)
+        self._called = NetworkNames()
         self._lock = threading.RLock()
         self._followed: dict[str, Followed] = {}
         self._announced: dict[Ids, Peer] = {}
@@ -211,8 +212,8 @@ class Worker:
         with self._lock:
             if not self._is_active:
                 return
-            if (names := _names_in(news)) is not None:
-                follow_names(self._core, names)
+            if self._called.take(news):
+                follow_names(self._core, self._called.by_id())
                 return
             if isinstance(news, Listed):
                 self._take_all(news.network, news.snapshot)
@@ -261,7 +262,7 @@ class Worker:
         self._mend()  # may wait for requests of this host: meanwhile others can ask what is known
         with self._lock:
             self.look(repair=True)  # a strict network that was put back takes nothing before
-            tidy(self._core, self._ledger, self._is_being_made)
+            tidy(self._core, self._ledger, self._is_being_made, self._called.by_id())
             if self.lease is not None:
                 self._reaper.run(self.lease)
 
@@ -359,16 +360,6 @@ class Worker:
         if wrong and not is_new:
             logger().info("VNI %d: %d entries were put right", followed.vni, wrong)
         followed.is_behind = False
-
-
-def _names_in(news: Listed | StoreChange) -> dict[str, str] | None:
-    """Return what networks are called, by their ids, if that is what *news* is about."""
-    if isinstance(news, Listed):
-        entries = news.snapshot.entries
-        return None if news.network else {each.value: each.key.removeprefix(NAMES) for each in entries}
-    if not news.key.startswith(NAMES):
-        return None
-    return {} if news.value is None else {news.value: news.key.removeprefix(NAMES)}
 
 
 def _is_same(members: dict[int, frozenset[str]], others: dict[int, frozenset[str]] | None) -> bool:

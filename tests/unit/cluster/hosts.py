@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from pynetwork import Cluster, Controller, MemoryStore, Surroundings
-from pynetwork.cluster.layout import peer_key
+from pynetwork.cluster.layout import NAMES, peer_key
 from pynetwork.cluster.watching import Listed
 from pynetwork.testing import Clock, FakeKernel, fake_surroundings
 
@@ -100,6 +100,7 @@ class World:
                 host.worker.register()
             host.worker.look()
         for host in hosts:
+            host.worker.take(Listed("", self.store.list(NAMES)))
             for network in host.worker.networks():
                 host.worker.take(Listed(network, self.store.list(peer_key(network))))
             host.worker.finish()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pynetwork import ConflictError, InvalidValueError, NotFoundError, StoreError
+from pynetwork.cluster.layout import NAMES
+from pynetwork.cluster.watching import Listed
+from pynetwork.store import Change, MemoryStore
 from pynetwork.testing import ChaosStore
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def is_called(network: Network, name: str) -> bool:
 
 def keep_up(*hosts: Host) -> None:
     for host in hosts:
+        host.worker.take(Listed("", host.span.ledger.store.list(NAMES)))  # as its agent is told
         host.worker.keep_up(now=True)
 
 
@@ -147,8 +151,69 @@ class TestNetworks:
         assert "keep names on this host" in caplog.text
         assert b.controller.networks["app"].id == own.id
         own.delete()
-        keep_up(b)
+        b.worker.keep_up(now=True)  # nothing more is told
         assert b.controller.networks["app"].name == "app"
+
+    def test_one_that_comes_to_a_host_under_a_name_that_it_had_gets_its_own(
+        self, world: World, pair: tuple[Host, Host]
+    ) -> None:
+        """Its name changed between the entry in the books and the request on the host."""
+        a, b = pair
+        other = a.controller.new_network("overlay", "old")
+        adopt = b.span._adopt
+
+        def rename_first(network: Any) -> None:
+            other.rename("new")
+            b.worker.take(Listed("", world.store.list(NAMES)))
+            adopt(network)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(type(b.span), "_adopt", lambda _span, network: rename_first(network))
+            b.controller.networks["old"].create_endpoint("x")
+        on_b = type(other).of(b.controller._core, other.id)
+        assert on_b.name == "old"
+        b.worker.keep_up(now=True)
+        assert on_b.name == "new"
+
+    def test_a_host_that_is_ahead_of_what_it_was_told_stays_so(
+        self, world: World, pair: tuple[Host, Host]
+    ) -> None:
+        a, _ = pair
+        network = a.controller.networks["net"]
+        network.rename("app")
+        a.worker.keep_up(now=True)  # and its agent has not heard of it yet
+        assert network.name == "app"
+
+    def test_upkeep_reads_no_network_whose_name_is_as_it_was_told(
+        self, world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read: list[str] = []
+        look = MemoryStore.get
+
+        def note(store: MemoryStore, key: str) -> Any:
+            read.append(key)
+            return look(store, key)
+
+        monkeypatch.setattr(MemoryStore, "get", note)
+        for host in pair:
+            host.worker.keep_up(now=True)
+        assert not [key for key in read if key.startswith("nets/")]
+
+    def test_names_are_what_was_told_last_in_whatever_order_a_rename_is_told(self, world: World) -> None:
+        a = world.host("h1")
+        a.controller.new_network("overlay", "one")
+        a.joined("one", "web")
+        world.settle()
+        (network,) = a.controller.networks.values()
+        for told in (
+            [("two", network.id), ("one", None)],
+            [("two", None), ("one", network.id)],
+            [("two", network.id), ("one", None)],
+        ):
+            for name, identity in told:
+                a.worker.take(Change(f"{NAMES}{name}", identity, 1))
+            (name,) = [name for name, identity in told if identity is not None]
+            assert network.name == name
 
     def test_of_many_that_want_one_name_exactly_one_gets_it(self, world: World) -> None:
         hosts = [world.host(f"h{number}") for number in range(1, 5)]
