@@ -19,6 +19,8 @@ from pynetwork.log import logger
 from pynetwork.store import Change, LeaseKeeper
 
 if TYPE_CHECKING:
+    from random import Random
+
     from pynetwork.cluster.worker import Worker
     from pynetwork.store import Lease, LeasingStore
 
@@ -26,6 +28,7 @@ __all__ = ["Agent"]
 
 _LOOK_SECONDS: Final = 0.05  # at what other processes of this host have joined
 _RETRY_SECONDS: Final = 1.0
+_SPREAD_SECONDS: Final = 0.3  # earlier at most: hosts that fail together do not come back together
 
 
 @attrs.frozen
@@ -49,11 +52,13 @@ class Agent:
     Args:
         worker: Does the work.
         store: The cluster's.
+        random: How long it waits until it tries again what has failed.
     """
 
-    def __init__(self, worker: Worker, store: LeasingStore) -> None:
+    def __init__(self, worker: Worker, store: LeasingStore, random: Random) -> None:
         self._worker = worker
         self._store = store
+        self._random = random
         self._events: queue.SimpleQueue[_Poke | _Lost | _Stop | Listed | Change] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._watches = Watches(store, self._events.put, self._note)
@@ -111,7 +116,7 @@ class Agent:
             except PynetworkError as error:
                 self._note(error)
                 self._missed(event)
-                self._stopped.wait(_RETRY_SECONDS)
+                self._stopped.wait(_RETRY_SECONDS - self._random.uniform(0.0, _SPREAD_SECONDS))
                 self._worker.is_behind = True
             else:
                 self._note(None)

@@ -145,7 +145,7 @@ class ClusterOpening:
         )
         self._renew(core)
         if config.agent:
-            span.agent = Agent(span.worker, store)
+            span.agent = Agent(span.worker, store, core.surroundings.random)
             stack.callback(span.close)
             span.agent.start()
             self._watch(core, kernel, stack, repair)

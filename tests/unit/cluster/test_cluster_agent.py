@@ -903,6 +903,27 @@ def test_threads_do_it_all_by_themselves_and_end(world: World) -> None:
     assert wait_for(lambda: threading.active_count() == before)
 
 
+def test_hosts_that_fail_together_do_not_try_again_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They register one after the other when a store is back; none later than after a second."""
+    store = Moody()
+    store.is_down = True
+    pauses: dict[str, list[float]] = {}
+    for name in ("h1", "h2"):
+        agent = world.host(name, cluster_store=store, agent=True).span.agent
+        assert agent is not None
+        pauses[name] = []
+        monkeypatch.setattr(agent._stopped, "wait", pauses[name].append)
+    assert wait_for(lambda: min(map(len, pauses.values())) >= 5)
+    for each in pauses.values():
+        assert all(0.7 <= pause <= 1.0 for pause in each)
+        assert len(set(each)) > 1
+    assert pauses["h1"][:5] != pauses["h2"][:5]
+    store.is_down = False
+    assert wait_for(lambda: len(store.list("hosts/").entries) == 2)
+
+
 def test_an_agent_that_begins_where_nothing_happens_hears_what_happens_elsewhere(world: World) -> None:
     a, b = (world.host(name, agent=True) for name in ("h1", "h2"))
     a.controller.new_network("overlay", "net")
