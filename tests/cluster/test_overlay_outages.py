@@ -274,6 +274,18 @@ def test_ovs_vswitchd_is_killed(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("cluster", ["ovs-userspace"], indirect=True)
+def test_a_switch_that_was_started_anew_loses_no_first_packet(scene: Scene) -> None:
+    """It has forgotten where other hosts are, and hears it again before there is anything to send to them."""
+    host = scene.hosts[1]
+    assert isinstance(host, SwitchedHost)
+    host.switch.kill_switch()
+    host.switch.start_switch()
+    assert reaches(scene.boxes[0], "10.1.0.11")
+    assert eventually(lambda: scene.hosts[2].vtep in host.switch.appctl("tnl/arp/show"))
+    assert ping(scene.boxes[1], "10.1.0.12") == 1
+
+
+@pytest.mark.parametrize("cluster", ["ovs-userspace"], indirect=True)
 def test_ovsdb_server_is_killed(scene: Scene) -> None:
     host = scene.hosts[1]
     assert isinstance(host, SwitchedHost)

@@ -84,6 +84,8 @@ class Bridge:
 class Line:
     """What a channel to the bridge looks like."""
 
+    connections = 1
+
     def __init__(self, bridge: Bridge) -> None:
         self.change = bridge.change
         self.flows = bridge.flows_of
@@ -251,12 +253,17 @@ def test_much_is_sent_in_several_bundles() -> None:
     assert bridge.bundles == [20_000, 20_000, 10_000]
 
 
-def test_a_host_is_greeted_once() -> None:
+def test_a_host_is_greeted_once_by_each_switch() -> None:
     bridge = Bridge(*network_flows(VNI), *network_flows(OTHER_VNI))
     greeted: list[str] = []
-    peers = OvsPeers(cast("Channel", Line(bridge)), lambda greet: greeted.extend(*cast("Any", greet).args))
+    line = Line(bridge)
+    peers = OvsPeers(cast("Channel", line), lambda greet: greeted.extend(*cast("Any", greet).args))
     peers.reconcile(VNI, {Reach(MACS[0], VTEPS[0])})
     assert greeted == VTEPS[:1]
     peers.apply(VNI, Change(put=(Reach(MACS[0], VTEPS[1]), Reach(MACS[1], VTEPS[0]))))
     peers.reconcile(OTHER_VNI, {Reach(MACS[0], VTEPS[0])})
     assert greeted == VTEPS[:2]
+    line.connections = 2  # to a switch that was started anew, and has to hear of all again
+    for _ in range(2):
+        peers.reconcile(OTHER_VNI, {Reach(MACS[0], VTEPS[0])})
+        assert greeted == [*VTEPS[:2], VTEPS[0]]

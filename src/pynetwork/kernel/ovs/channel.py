@@ -56,9 +56,13 @@ class Channel:
     Args:
         place: The Open vSwitch.
         bridge: Name of the bridge.
+
+    Attributes:
+        connections: How many there have been: each may be to a switch that was started anew.
     """
 
     def __init__(self, place: Place, bridge: str) -> None:
+        self.connections = 0
         self._place = place
         self._bridge = bridge
         self._lock = threading.Lock()
@@ -186,6 +190,7 @@ class Channel:
             except OSError as error:
                 raise self._unavailable() from error
             self._socket = opened
+            self.connections += 1
             self._greet()
         except BaseException:
             self._socket = None

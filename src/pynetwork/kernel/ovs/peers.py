@@ -103,6 +103,7 @@ class OvsPeers:
         self._channel = channel
         self._home = home
         self._greeted: set[str] = set()
+        self._greeted_by = 0  # the switch at the end of that connection
         self._networks: dict[int, _Network] = {}
         self._verified: dict[int, Verified] = {}
 
@@ -176,6 +177,8 @@ class OvsPeers:
         return len(missing) + len(surplus) + len(wrong)
 
     def _greet_new(self, network: _Network) -> None:
+        if self._greeted_by != self._channel.connections:  # what it has heard is lost with the last one
+            self._greeted, self._greeted_by = set(), self._channel.connections
         if self._home is not None and not network.hosts.keys() <= self._greeted:
             new = network.hosts.keys() - self._greeted
             self._greeted |= new
