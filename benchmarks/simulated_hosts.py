@@ -40,8 +40,8 @@ SAMPLE_SECONDS = 0.25
 #: An agent looks 20 times a second at what other processes of its host have joined. A thousand of them on one
 #: machine would do little else, and no host here has another process.
 LOOK_SECONDS = 1.0
-#: Who waits for the interpreter looks up after each such time, and there are hundreds of threads that wait: at
-#: five milliseconds the machine did nothing else. They all let go of it by themselves, after far less.
+#: Who waits for the interpreter looks up after each such time, and hundreds of threads do: with the five
+#: milliseconds that Python has the machine did nothing else. All let go of it by themselves, after far less.
 SWITCH_SECONDS = 0.2
 #: etcd has machines of its own elsewhere, and is not to wait here for a thousand hosts.
 NICE = 10

@@ -28,8 +28,7 @@ class Followed:
         revision: All until then was told.
         known: Keys as told, and their revisions.
         cluster: That said so.
-        listed: When the keys were listed.
-        is_stale: Whether they must be.
+        is_stale: Whether the keys must be listed.
         is_confirmed: They were listed right before the stream was opened.
     """
 
@@ -38,7 +37,6 @@ class Followed:
     revision: int
     known: dict[str, int]
     cluster: str
-    listed: float
     is_stale: bool = False
     is_confirmed: bool = False
 

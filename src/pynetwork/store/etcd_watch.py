@@ -8,13 +8,14 @@ reads all that was written since, by anybody, and everybody waits meanwhile; so 
 past, because its keys are quiet, is first moved on if they are as they were.
 
 When a stream cannot be resumed any more, the keys are listed again and compared with what the watch knows,
-so that it can tell what is gone. The same is done every ten minutes: servers have lost events (etcd issue
-18089).
+so that it can tell what is gone. The same is done every ten minutes at the latest: servers have lost events
+(etcd issue 18089). It is done sooner by lot, for a thousand hosts that came together would ask together.
 """
 
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -57,7 +58,7 @@ class Watch:
         client: Of the cluster.
         layout: Of the store in it.
         silence: Seconds after which a stream that says nothing is opened anew.
-        refresh: Seconds after which the keys are listed and compared.
+        refresh: Seconds after which the keys are listed and compared, at the latest; half of that by lot.
     """
 
     def __init__(self, client: Client, layout: Layout, *, silence: float, refresh: float) -> None:
@@ -65,6 +66,7 @@ class Watch:
         self._layout = layout
         self._silence = silence
         self._refresh = refresh
+        self._due = self._next_due()
         self._lock = threading.Lock()
         self._followed: dict[str, Followed] = {}
         self._stream: Stream | None = None
@@ -94,7 +96,7 @@ class Watch:
         known = {self._layout.name(item): int(item["mod_revision"]) for item in answer.get("kvs", ())}
         cluster = answer["header"]["cluster_id"]
         with self._lock:
-            self._followed[prefix] = Followed(prefix, span, since, known, cluster, time.monotonic())
+            self._followed[prefix] = Followed(prefix, span, since, known, cluster)
         self._wake()
 
     def drop(self, prefix: str) -> None:
@@ -123,9 +125,13 @@ class Watch:
                 continue
             try:
                 self._move_on(followed)
+                if time.monotonic() > self._due:
+                    self._due = self._next_due()
+                    for each in followed:
+                        each.is_stale = True
                 for each in followed:
-                    each.is_confirmed = each.is_stale or self._is_due(each)
-                    if each.is_confirmed:
+                    each.is_confirmed = each.is_stale
+                    if each.is_stale:
                         yield from self._compare(each)
                 yield from self._follow(followed, ends, wait)
             except BrokenError as error:
@@ -168,7 +174,6 @@ class Watch:
         self, followed: Sequence[Followed], ends: Sequence[threading.Event], wait: float
     ) -> Iterator[Change]:
         """Yield what a stream tells of *followed*, and of what is added, until another must be opened."""
-        due = min(each.listed for each in followed) + self._refresh
         token, patience = self._client.token, self._client.patience
         talk = Conversation(followed)
         stream, first = self._client.stream(name_of(followed), _WATCH, talk.requests())
@@ -177,7 +182,7 @@ class Watch:
             heard = time.monotonic()
             while not _is_any(ends):
                 now = time.monotonic()
-                if self._client.is_closed or now > due:
+                if self._client.is_closed or now > self._due:
                     return
                 if message is not None:
                     heard = now
@@ -313,11 +318,10 @@ class Watch:
         for key in gone:
             yield Change(key, None, revision)
         followed.revision = revision
-        followed.listed = time.monotonic()
         followed.is_stale = False
 
-    def _is_due(self, followed: Followed) -> bool:
-        return time.monotonic() - followed.listed > self._refresh
+    def _next_due(self) -> float:
+        return time.monotonic() + self._refresh * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
     def _note(self, error: Exception | None) -> None:
         """Log the first of several failures, and the end of them."""

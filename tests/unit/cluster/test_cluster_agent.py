@@ -27,8 +27,7 @@ from pynetwork.store._polling import PollingWatcher
 from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from tests.unit.cluster.hosts import Host
 
