@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "changed", "decode_plan", "decode_value", "encode", "encode_plan", "loads"]
 
 VERSION: Final = 1
+_EMPTY: Final[tuple[object, ...]] = ((), [], {})
 _T = TypeVar("_T")
 
 
@@ -115,31 +116,29 @@ def _plain(value: object) -> Any:  # noqa: ANN401 - JSON data
 
 def _body(value: object) -> dict[str, object]:
     """Return the fields of an attrs instance, without those that are empty as they are by default."""
-    cls = cast("Hashable", type(value))
+    kind: Any = type(value)
     return {
         name: item
-        for name in _fields(cls)
-        if (item := getattr(value, name)) or not _is_left_out(_empty_by_default(cls).get(name, ...), item)
+        for name, left_out in _shape(kind)
+        if (item := getattr(value, name)) or item not in left_out
     }
 
 
-def _is_left_out(default: object, item: object) -> bool:
-    if item is None or default is None:
-        return item is default
-    return default == () and item not in (0, "")  # False, 0 and "" say something
-
-
 @functools.cache
-def _empty_by_default(cls: Hashable) -> dict[str, object]:
-    """Return the fields that are by default None, or an empty collection: then ``()``."""
-    found: dict[str, object] = {}
-    for field in attrs.fields(cast("type[Any]", cls)):
-        default: Any = field.default
-        if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]  # a class
-            default = default.factory()
-        if default is None or default in ((), [], {}):
-            found[field.name] = None if default is None else ()
-    return found
+def _shape(cls: Hashable) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    """Return the names of the fields, each with the empty values that it is left out with."""
+    fields = attrs.fields(cast("type[Any]", cls))
+    return tuple((field.name, _left_out(field)) for field in fields if field.init)
+
+
+def _left_out(field: attrs.Attribute[Any]) -> tuple[object, ...]:
+    """Return None, or all empty collections, as the field's default is; False, 0 and "" say something."""
+    default: Any = field.default
+    if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]  # a class
+        default = default.factory()
+    if default is None:
+        return (None,)
+    return _EMPTY if default in _EMPTY else ()
 
 
 def _dumps(value: object) -> str:
