@@ -41,17 +41,22 @@ class Resource:
     nameless: ClassVar[bool] = False
 
     _keys: tuple[Key, ...] | None = attrs.field(default=None, eq=False, repr=False, init=False)
-    _site: tuple[CodeType, int] | None = attrs.field(default=None, eq=False, repr=False, init=False)
+    # Code, and how far it was: the line costs as much as all the rest of a value, and is seldom asked for.
+    _site: tuple[CodeType, int] | None = attrs.field(eq=False, repr=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         # Frame 0 is this method, 1 the generated __init__, 2 the line of the driver.
         frame = sys._getframe(2)  # noqa: SLF001 - the documented way to the caller without a traceback
-        object.__setattr__(self, "_site", (frame.f_code, frame.f_lineno))
+        object.__setattr__(self, "_site", (frame.f_code, frame.f_lasti))
 
     @property
     def origin(self) -> str:
         """``file:line`` of the code that made this value."""
-        return "" if self._site is None else f"{self._site[0].co_filename}:{self._site[1]}"
+        if self._site is None:
+            return ""
+        code, instruction = self._site
+        line = next(line for start, end, line in code.co_lines() if start <= instruction < end)
+        return f"{code.co_filename}:{line}"
 
     @property
     @abstractmethod
