@@ -40,9 +40,9 @@ Indexes: TypeAlias = dict[tuple[str | None, str], int]
 _PREPARED: Final = {"net.ipv6.conf.default.accept_ra": "0"}
 # Far from those that the kernel counts up to; a clash costs a second try.
 _FIRST_OUTER: Final = 1 << 20
-_OUTER: Final = 1 << 22
+_OUTER_BITS: Final = 22
 _FIRST_INNER: Final = 16
-_INNER: Final = 2000
+_INNER_BITS: Final = 11
 # What is set from inside a namespace, all with one entry.
 _SETTINGS: Final = (Write, Offload)
 
@@ -164,8 +164,8 @@ class Chunk:
         """Choose the ifindexes of a veth whose peer is elsewhere: nobody need ask for them then."""
         if not self._chooses:
             return 0, 0
-        inner = self._indexes[path, peer] = _FIRST_INNER + secrets.randbelow(_INNER)
-        return _FIRST_OUTER + secrets.randbelow(_OUTER), inner
+        inner = self._indexes[path, peer] = _FIRST_INNER + secrets.randbits(_INNER_BITS)
+        return _FIRST_OUTER + secrets.randbits(_OUTER_BITS), inner
 
     def descriptor(self, path: str) -> int:
         """Return an open descriptor of a namespace, closed when all is sent."""
