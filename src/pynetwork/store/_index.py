@@ -68,8 +68,7 @@ class Index:
         else:
             news = cursor.execute(_NEWER, (self.revision + 1 << PLACE_BITS,))
         for row, key, is_deleted in news:
-            # Of what is found in the file, all was remembered.
-            self._take(row, key, is_deleted=bool(is_deleted), remember=anew or self.remembers(key))
+            self._take(row, key, is_deleted=bool(is_deleted), anew=anew)
         self.forget(compacted + 1 << PLACE_BITS)
         self.revision = revision
 
@@ -105,7 +104,7 @@ class Index:
     def written(self, rows: Rows) -> None:
         """Note that *rows* were written as the next revision."""
         for row, key, value in rows.new:
-            self._take(row, key, is_deleted=value is None, remember=self.remembers(key))
+            self._take(row, key, is_deleted=value is None)
         self.revision += bool(rows.new)
 
     @property
@@ -130,9 +129,10 @@ class Index:
         for key in [key for key, _ in takewhile(lambda item: item[1] < before, self.deleted.items())]:
             del self.deleted[key]
 
-    def _take(self, row: int, key: str, *, is_deleted: bool, remember: bool) -> None:
+    def _take(self, row: int, key: str, *, is_deleted: bool, anew: bool = False) -> None:
         was = self.deleted.pop(key, None)  # both, in any case: it keeps their order
         before = self.rows.pop(key, was)
-        if before is not None and remember:
+        # Of what is found in the file when all of it is read, all was remembered.
+        if before is not None and (anew or self.remembers(key)):
             self.overtaken.append((row, before))
         (self.deleted if is_deleted else self.rows)[key] = row
