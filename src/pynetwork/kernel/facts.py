@@ -124,14 +124,18 @@ def ephemeral_ports() -> tuple[int, int, tuple[tuple[int, int], ...]]:
     first, last = 49153, 65535  # libnetwork's, where the kernel does not say
     reserved: list[tuple[int, int]] = []
     with suppress(OSError, ValueError):
-        words = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
+        words = _read_whole("/proc/sys/net/ipv4/ip_local_port_range").split()
         first, last = int(words[0]), int(words[1])
-        text = Path("/proc/sys/net/ipv4/ip_local_reserved_ports").read_text(encoding="ascii")
-        for part in text.strip().split(","):
-            low, _, high = part.partition("-")
+        for part in _read_whole("/proc/sys/net/ipv4/ip_local_reserved_ports").strip().split(b","):
+            low, _, high = part.partition(b"-")
             if low:
                 reserved.append((int(low), int(high or low)))
     return first, last, tuple(reserved)
+
+
+def _read_whole(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - in half the time, for each port
+        return file.read()
 
 
 def machine_seed() -> bytes:
