@@ -12,6 +12,7 @@ import pytest
 from tests.kernel.name_tools import Dug, ask, dig, getent, texts
 
 from pynetwork import Controller
+from pynetwork.dns.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,6 +254,30 @@ def test_what_is_deleted_keeps_no_socket_and_no_namespace(
     net.sandboxes["left"].delete()
     held = {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_there(fd)}  # noqa: PTH115, PTH208
     assert not {f"net:[{number}]" for number in inode.values()} & held
+
+
+def test_those_who_leave_one_after_the_other_wake_the_server_once(
+    net: Controller, soon: Callable[[Callable[[], bool]], bool]
+) -> None:
+    names = ("one", "two", "three")
+    for name in names:
+        box(net, name, "net").run(["true"])
+    assert isinstance(net._core.dns, Service)
+    loop, busy, go_on = net._core.dns._loop, threading.Event(), threading.Event()
+
+    def hold() -> None:
+        busy.set()
+        go_on.wait(30)
+
+    loop.post(hold)
+    assert busy.wait(5)
+    try:
+        for name in names:
+            net.networks["net"].endpoints[name].leave()
+        assert len(loop._posted) == 1
+    finally:
+        go_on.set()
+    assert soon(lambda: net.dns_statistics().sandboxes == 0)
 
 
 def _is_there(fd: str) -> bool:

@@ -101,7 +101,7 @@ class Service:
         )
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._is_closed = False
+        self._is_closed = self._is_closing = False
         with mirror.lock:
             records.follow(self._follow)
 
@@ -193,7 +193,7 @@ class Service:
             with self._starting:
                 if self._thread is None:  # and so nobody else reads them
                     self._take_in()
-        if key.startswith("sandbox/") and self._server.holds(key.partition("/")[2]):
+        if key.startswith("sandbox/") and spec is not None and self._server.holds(key.partition("/")[2]):
             self._loop.post(self._keep_up)  # it may have another namespace, or none
         if not key.startswith("endpoint/"):
             return
@@ -202,7 +202,13 @@ class Service:
             if is_joined:
                 self.start()
         elif not is_joined and self._server.holds(self._directory.sandbox_of(key.rpartition("/")[2])):
-            self._loop.post(self._keep_up)  # its sockets must not keep the namespace
+            self._close_soon()
+
+    def _close_soon(self) -> None:
+        """Have sockets closed that would keep a namespace; in a moment, not while others leave and wait."""
+        if not self._is_closing:
+            self._is_closing = True
+            self._loop.post(self._keep_up_soon)
 
     # The office, in the server's thread as all that follows
 
@@ -289,7 +295,11 @@ class Service:
             self._loop.stop()
         return _IDLE_TICK_SECONDS
 
+    def _keep_up_soon(self) -> None:
+        self._loop.later(_QUIET_SECONDS, self._keep_up)
+
     def _keep_up(self) -> None:
+        self._is_closing = False  # first: whoever leaves from here on has it done again
         self._take_in()
         self._close_left()
 
