@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 POLL_SECONDS = 0.05
+QUIET_SECONDS = 5.0
 #: What docs/cluster.md recommends; a watch that hears nothing for five seconds connects anew.
 ETCD_OPTIONS = ["--experimental-watch-progress-notify-interval=3s"]
 METRICS = {
@@ -216,7 +217,7 @@ def churn(fleet: Fleet, rate: float, seconds: float) -> list[tuple[str, float]]:
     told = -1
     while state["waiting"] or state["told"] != told:  # until nothing comes any more
         told = state["told"]
-        time.sleep(1.0)
+        time.sleep(QUIET_SECONDS)
         state = fleet.state()
     after = fleet.etcd()
     notes = fleet.all("notes")

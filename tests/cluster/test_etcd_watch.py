@@ -22,7 +22,7 @@ from pynetwork.store.etcd_http import Stream
 from pynetwork.testing.cluster import etcd_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pynetwork.testing.cluster import EtcdCluster
     from pynetwork.testing.hosts import PrivateHost
@@ -333,26 +333,26 @@ class TestSilence:
             follower.wait_for_entries({"a": "2", "b": "1"})
 
 
-def test_watches_that_begin_together_do_not_list_their_keys_together(
+def test_watches_that_begin_together_do_not_look_at_their_keys_together(
     own: EtcdCluster, watching: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thousand hosts that were opened together did, for ten minutes later etcd did nothing else."""
     with contextlib.ExitStack() as streams:
-        listed: list[float] = []
-        compare = etcd_watch.Watch._compare
+        looks: list[float] = []
+        look = etcd_watch.Watch._look_again
 
-        def note(watch: etcd_watch.Watch, followed: Followed) -> Iterator[Change]:
-            listed.append(time.monotonic())
-            return compare(watch, followed)
+        def note(watch: etcd_watch.Watch, followed: Sequence[Followed]) -> None:
+            looks.append(time.monotonic())
+            look(watch, followed)
 
-        monkeypatch.setattr(etcd_watch.Watch, "_compare", note)
+        monkeypatch.setattr(etcd_watch.Watch, "_look_again", note)
         start = time.monotonic()
         for _ in range(12):
             streams.enter_context(Follower(watching(refresh=4)))
-        while len(listed) < 12:
+        while len(looks) < 12:
             assert time.monotonic() < start + 60
             time.sleep(0.1)
-    first = sorted(listed)[:12]
+    first = sorted(looks)[:12]
     assert first[0] >= start + 2
     assert first[-1] - first[0] > 0.5
 
@@ -437,6 +437,29 @@ class TestSeveralPrefixes:
         assert count_watches(proxy) == 2
         watcher.close()
         assert list(changes) == []
+
+    def test_all_are_looked_at_with_one_request_and_only_what_has_changed_is_listed(
+        self, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore
+    ) -> None:
+        """While they are, nothing is told."""
+        since = writer.transact([], [Put(f"{n}/", "0") for n in range(100)]) or 0
+        watcher = watching(refresh=0.4).watcher()
+        for n in range(100):
+            watcher.add(f"{n}/", since)
+        follower = Follower(watcher=watcher)
+        with follower:
+            follower.wait_until(lambda: count_watches(proxy) >= 3, "two looks")
+            before = len([each for each in proxy.requests if "range" in each.path])
+            begun = count_watches(proxy)
+            follower.wait_until(lambda: count_watches(proxy) >= begun + 3, "three more")
+            asked = [each for each in proxy.requests if "range" in each.path][before:]
+            assert all(each.body.get("count_only") for each in asked), "is it known what is compacted?"
+            proxy.is_frozen.set()
+            put(writer, "7/", "lost")
+            assert proxy.withheld.acquire(timeout=60)
+            proxy.is_frozen.clear()
+            follower.wait_for("7/", "lost")
+        assert [change.key for change in follower.changes] == ["7/"]
 
     def test_what_a_compaction_has_hidden_is_told_for_each(
         self, own: EtcdCluster, proxy: Proxy, watching: Callable[..., Store], writer: EtcdStore

@@ -57,8 +57,8 @@ class EtcdStore(LeasingStore):
         timeout: Seconds.
         silence: Seconds after which a watch that hears nothing connects anew; most are quiet for so long
             because nothing happens, and some because the member hangs.
-        refresh: Seconds after which a watch lists the keys, and tells what it should have heard of, at the
-            latest: watches that began together are to ask at different times.
+        refresh: Seconds after which a watch looks at the keys, and tells what it should have heard of, at the
+            latest: watches that began together are to look at different times.
 
     Raises:
         InvalidValueError: An argument is malformed, or a file of *tls* is.

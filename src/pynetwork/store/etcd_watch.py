@@ -8,8 +8,8 @@ reads all that was written since, by anybody, and everybody waits meanwhile; so 
 past, because its keys are quiet, is first moved on if they are as they were.
 
 When a stream cannot be resumed any more, the keys are listed again and compared with what the watch knows,
-so that it can tell what is gone. The same is done every ten minutes at the latest: servers have lost events
-(etcd issue 18089). It is done sooner by lot, for a thousand hosts that came together would ask together.
+so that it can tell what is gone. Whether that is necessary is looked at every ten minutes, for servers have
+lost events (etcd issue 18089), or sooner by lot: a thousand hosts that came together would ask together.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _TXN: Final = "/kv/txn"
 _WATCH: Final = "/watch"
 _FAR: Final = 1000  # revisions, of all keys of the cluster, that a stream may go back to be resumed
 _TOGETHER: Final = 60  # prefixes of a transaction, with two operations each: etcd takes 128
+_LOOKED_AT: Final = 120  # with one operation each
 _LONGEST_WAIT: Final = 0.25  # seconds without a look at whether to stop
 _IDLE_WAIT: Final = 1.0  # seconds without a look at the clock, when nothing but close() stops it
 _SHORTEST_WAIT: Final = 0.05  # changes are told of at once, whatever it is
@@ -58,7 +59,7 @@ class Watch:
         client: Of the cluster.
         layout: Of the store in it.
         silence: Seconds after which a stream that says nothing is opened anew.
-        refresh: Seconds after which the keys are listed and compared, at the latest; half of that by lot.
+        refresh: Seconds after which it is looked whether an event was lost, at the latest; half of it by lot.
     """
 
     def __init__(self, client: Client, layout: Layout, *, silence: float, refresh: float) -> None:
@@ -126,9 +127,8 @@ class Watch:
             try:
                 self._move_on(followed)
                 if time.monotonic() > self._due:
+                    self._look_again(followed)
                     self._due = self._next_due()
-                    for each in followed:
-                        each.is_stale = True
                 for each in followed:
                     each.is_confirmed = each.is_stale
                     if each.is_stale:
@@ -169,6 +169,17 @@ class Watch:
                 elif revision - each.revision > _FAR and not put.get("kvs"):
                     is_whole = int(there.get("count", 0)) == len(each.known)
                     each.revision = revision if is_whole else each.revision
+
+    def _look_again(self, followed: Sequence[Followed]) -> None:
+        """Find what is otherwise than it was told, for all at once: nothing is told meanwhile."""
+        for start in range(0, len(followed), _LOOKED_AT):
+            group = followed[start : start + _LOOKED_AT]
+            body = {"success": [{"request_range": {**each.span, "keys_only": True}} for each in group]}
+            answer = self._client.call(name_of(group), _TXN, body)
+            for each, response in zip(group, answer["responses"], strict=True):
+                items = response["response_range"].get("kvs", ())
+                there = {self._layout.name(item): int(item["mod_revision"]) for item in items}
+                each.is_stale = each.is_stale or there != each.known
 
     def _follow(
         self, followed: Sequence[Followed], ends: Sequence[threading.Event], wait: float
