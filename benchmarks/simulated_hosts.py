@@ -160,6 +160,11 @@ class Host:
                 endpoint.delete()
                 sandbox.delete()
 
+    @property
+    def extra(self) -> str | None:
+        """The network of the container that it has more than it began with, None when it has none."""
+        return self._extra[0][0].network.name if self._extra else None
+
     def waiting(self) -> int:
         """Count the changes that the agent has heard of, and not looked at."""
         span = self.controller._core.span  # noqa: SLF001 - nobody is told of this
@@ -239,6 +244,7 @@ class Hosts:
     def notes(self) -> dict[str, Any]:
         """Return what was noted, and forget it."""
         told = vars(self._notes).copy()
+        told["extra"] = [host.extra for host in self._hosts if host.extra is not None]
         for host in self._hosts:
             host.peers.is_noting = False
         for each in ("asked", "written", "told"):

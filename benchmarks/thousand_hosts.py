@@ -230,7 +230,8 @@ def churn(fleet: Fleet, rate: float, seconds: float) -> list[tuple[str, float]]:
             arrivals.setdefault(change, []).extend(times)
     changes = [change for change in written if change in asked]  # others went before they were announced
     options = fleet.options
-    _, parts = entries_in_all(options.hosts, options.containers, options.networks)
+    entries, parts = entries_in_all(options.hosts, options.containers, options.networks)
+    entries += sum(parts[network] - 1 for each in notes for network in each["extra"])
     wanted = sum(parts[asked[change][1]] - 1 for change in changes)
     spread = [(at - written[change]) * 1e3 for change in changes for at in arrivals.get(change, ())]
     changes = [change for change in changes if change in arrivals]
@@ -243,7 +244,8 @@ def churn(fleet: Fleet, rate: float, seconds: float) -> list[tuple[str, float]]:
     return [
         ("changes made per second", count / max(each["seconds"] for each in done)),
         ("hosts told of a change", len(spread) / max(1, len(changes))),
-        ("of whom were not told", float(wanted - len(spread))),
+        ("of whom were not told, it came and went", float(wanted - len(spread))),
+        ("entries missing or too many at the end", abs(float(entries - state["installed"]))),
         *_both("the caller waits, ms", costs),
         *_both("from the write to a host, ms", spread),
         *_both("from the write to the last host, ms", last),
