@@ -17,9 +17,9 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pynetwork import Cluster, Controller, EtcdStore, MemoryStore
+from pynetwork import Cluster, Controller, EtcdStore, MemoryStore, StoreUnavailableError
 from pynetwork.cluster import agent
 from pynetwork.cluster.layout import PEERS, read_text
 from pynetwork.peers import Peer, Reach
@@ -27,16 +27,19 @@ from pynetwork.store import Put
 from pynetwork.testing import FakeKernel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from pynetwork import Endpoint, Sandbox
     from pynetwork.peers import Change, Entry, Peers
     from pynetwork.store import Compare, Operation
 
+T = TypeVar("T")
+
 SUBNET = "10.0.0.0/16"  # of each network: they are apart by their VNI
 OPENERS = 4
 CHANGERS = 8
 SAMPLE_SECONDS = 0.25
+TRIES = 5
 #: An agent looks 20 times a second at what other processes of its host have joined. A thousand of them on one
 #: machine would do little else, and no host here has another process.
 LOOK_SECONDS = 1.0
@@ -130,6 +133,7 @@ class Host:
             ),
         )
         self._made = 0
+        self.refused = 0  # requests that the store did not answer, and were made again
         self._networks: dict[str, Any] = {}
         self._extra: deque[tuple[Endpoint, Sandbox]] = deque()
         self.lock = threading.Lock()
@@ -141,10 +145,19 @@ class Host:
         found = self._networks.get(network) or self._networks.setdefault(
             network, self.controller.networks[network]
         )
-        endpoint = found.create_endpoint(f"e{self.number}-{self._made}", mac=mac)
+        endpoint = self._insist(lambda: found.create_endpoint(f"e{self.number}-{self._made}", mac=mac))
         sandbox = self.controller.new_sandbox(f"s{self._made}")
         endpoint.join(sandbox)
         return endpoint, sandbox
+
+    def _insist(self, request: Callable[[], T]) -> T:
+        """Make a request again whose answer is that the store does not answer, as a patient caller does."""
+        for _ in range(TRIES):
+            try:
+                return request()
+            except StoreUnavailableError:
+                self.refused += 1
+        return request()
 
     def change(self, network: str, notes: Notes) -> None:
         """Run one container more, or remove the one that was run last time."""
@@ -205,6 +218,7 @@ class Hosts:
             "installed": sum(sum(host.peers.macs.values()) for host in self._hosts),
             "told": sum(map(len, self._notes.told.copy().values())),
             "waiting": sum(host.waiting() for host in self._hosts),
+            "refused": sum(host.refused for host in self._hosts),
             "rss": int(status.split("VmRSS:", 1)[1].split(None, 1)[0]) * 1024,
             "cpu": usage.ru_utime + usage.ru_stime,
             "threads": threading.active_count(),

@@ -188,6 +188,7 @@ def converge(fleet: Fleet) -> list[tuple[str, float]]:
         ("hosts have entered, s", opened - begin),
         ("containers run, s", filled - opened),
         ("then until all know of all, s", done - filled),
+        ("requests that etcd did not answer in time", float(full["refused"])),
         ("entries on all hosts", float(full["installed"])),
         ("entries missing", float(wanted - full["installed"])),
         ("threads of a host", (full["threads"] - base["threads"]) / hosts),
