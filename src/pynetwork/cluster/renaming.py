@@ -49,6 +49,7 @@ class NetworkNames:
 
     def __init__(self) -> None:
         self._ids: dict[str, str] = {}  # by name
+        self._told: set[str] = set()  # ids of those that may have another name on this host since
 
     def take(self, news: Listed | Change) -> bool:
         """Take in what *news* says, if it is about names of networks; returns whether it is."""
@@ -56,6 +57,7 @@ class NetworkNames:
             if news.network:
                 return False
             self._ids = {entry.key.removeprefix(NAMES): entry.value for entry in news.snapshot.entries}
+            self._told = set(self._ids.values())
             return True
         if not news.key.startswith(NAMES):
             return False
@@ -63,7 +65,20 @@ class NetworkNames:
         self._ids.pop(name, None)  # what is told last is last: a network may have its old name for a moment
         if news.value is not None:
             self._ids[name] = news.value
+            self._told.add(news.value)
         return True
+
+    def follow(self, core: Core) -> None:
+        """
+        Have networks on this host called as was told since, or could not be done before.
+
+        No others: this host may be ahead of what it was told of them.
+        """
+        names = {identity: name for identity, name in self.by_id().items() if identity in self._told}
+        follow_names(core, names)
+        with core.reading() as records:
+            rows = {identity: records.networks.get(identity) for identity in names}
+        self._told = {i for i, row in rows.items() if row is not None and row.spec.name != names[i]}
 
     def by_id(self) -> dict[str, str]:
         """Return the names by the ids of networks."""

@@ -12,7 +12,7 @@ from pynetwork.cluster.followed import Followed
 from pynetwork.cluster.here import Here, HereView
 from pynetwork.cluster.layout import peer_key, peer_of, read, read_text
 from pynetwork.cluster.names import PeerNames
-from pynetwork.cluster.renaming import NetworkNames, follow_names
+from pynetwork.cluster.renaming import NetworkNames
 from pynetwork.cluster.status import PeerProbe
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.cluster.watching import Listed
@@ -213,7 +213,7 @@ class Worker:
             if not self._is_active:
                 return
             if self._called.take(news):
-                follow_names(self._core, self._called.by_id())
+                self._called.follow(self._core)
                 return
             if isinstance(news, Listed):
                 self._take_all(news.network, news.snapshot)

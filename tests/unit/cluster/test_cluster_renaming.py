@@ -184,6 +184,28 @@ class TestNetworks:
         a.worker.keep_up(now=True)  # and its agent has not heard of it yet
         assert network.name == "app"
 
+    def test_it_stays_so_when_it_is_told_of_another_network_first(
+        self, world: World, pair: tuple[Host, Host]
+    ) -> None:
+        a, b = pair
+        network = a.controller.networks["net"]
+        network.rename("app")
+        other = b.controller.new_network("overlay", "other")
+        a.worker.take(Change(f"{NAMES}other", other.id, 1))
+        assert network.name == "app"
+
+    def test_a_name_that_was_in_the_way_is_tried_again_when_the_next_is_told(
+        self, world: World, pair: tuple[Host, Host]
+    ) -> None:
+        _, b = pair
+        other = b.controller.new_network("overlay", "other")
+        b.joined("other", "x")
+        world.settle()
+        network = b.controller.networks["net"]
+        for name, identity in (("other", network.id), ("net", other.id)):  # they exchange their names
+            b.worker.take(Change(f"{NAMES}{name}", identity, 1))
+        assert (network.name, other.name) == ("other", "net")
+
     def test_upkeep_reads_no_network_whose_name_is_as_it_was_told(
         self, world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
     ) -> None:
