@@ -17,7 +17,7 @@ from pynetwork.cluster.status import PeerProbe
 from pynetwork.cluster.upkeep import regain_all, stand_down, stand_up, tidy
 from pynetwork.cluster.watching import Listed
 from pynetwork.drivers.overlay import vni_of
-from pynetwork.errors import UnavailableError
+from pynetwork.errors import PynetworkError, UnavailableError
 from pynetwork.log import logger
 from pynetwork.peers import Change, Peer, PeerTable
 
@@ -311,9 +311,9 @@ class Worker:
                 for entry in snapshot.entries:
                     self._put(followed, peer_of(entry.key)[1], read(Peer, entry), entry.revision)
                 followed.since = snapshot.revision
-                self._followed[identity] = followed
-                self._reconcile(followed, is_new=True)
                 self._names.replace(identity, {key: peer for key, (peer, _) in followed.records.items()})
+                self._followed[identity] = followed  # once nothing else of it can fail: it is not done again
+                self._reconcile(followed, is_new=True)
             elif known.local != mine.keys():
                 for change in _put_local(known, mine):
                     self._tell(known, change)
@@ -345,14 +345,14 @@ class Worker:
             return
         try:
             self._peers.apply(followed.vni, change)
-        except OSError as error:
+        except (OSError, PynetworkError) as error:  # such as a switch that has no room
             logger().warning("VNI %d is behind, and tried again: %s", followed.vni, error)
             followed.is_behind = True
 
     def _reconcile(self, followed: Followed, *, is_new: bool = False) -> None:
         try:
             wrong = self._peers.reconcile(followed.vni, set(followed.table.entries()))
-        except OSError as error:
+        except (OSError, PynetworkError) as error:
             if not followed.is_behind:
                 logger().warning("VNI %d is behind, and tried again: %s", followed.vni, error)
             followed.is_behind = True

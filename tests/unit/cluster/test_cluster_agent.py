@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 import pytest
@@ -19,12 +19,14 @@ from pynetwork.cluster import layout
 from pynetwork.cluster.here import HereView
 from pynetwork.cluster.layout import NAMES, peer_key, write
 from pynetwork.dns.zone import Directory
+from pynetwork.kernel.ovs.channel import FlowRefusedError
 from pynetwork.peers import Flood, Peer, Reach, Reached, Resolve
 from pynetwork.plan import StepFailedError
 from pynetwork.resources import StrictVni, Vxlan
 from pynetwork.store import Delete, Put
 from pynetwork.store._polling import PollingWatcher
 from pynetwork.testing import FakeKernel
+from pynetwork.testing.fake_peers import FakePeers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -844,6 +846,32 @@ def test_a_datapath_that_cannot_be_told_is_behind_and_told_later(
     a.worker.keep_up(now=True)
     assert expected(new, "h2") <= a.entries("net")
     assert [peer.installed == peer.revision for peer in network.peers] == [True]
+
+
+def test_a_switch_that_has_no_room_keeps_a_host_from_nothing_else(
+    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = pair
+    web = a.joined("net", "web")
+    world.settle()
+    db = b.joined("net", "db")
+
+    def refuse(*_: object) -> NoReturn:
+        reason = "table is full"
+        raise FlowRefusedError(reason, None)
+
+    with monkeypatch.context() as full:
+        full.setattr(FakePeers, "reconcile", refuse)
+        full.setattr(FakePeers, "apply", refuse)
+        world.settle()
+        assert world.keys(peer_key(web.network.id, db.id))  # it is announced
+        peers = b.controller._core.records.peers.values()
+        assert [row.spec.name for row in peers] == ["web"]  # which its name server reads
+        more = a.joined("net", "more")
+        world.settle()
+    assert b.entries("net") == set()
+    b.worker.keep_up(now=True)
+    assert b.entries("net") == expected(web, "h1") | expected(more, "h1")
 
 
 class Moody(MemoryStore):
