@@ -59,6 +59,30 @@ class TestTls:
                 follower.wait_for("a", f"{n}" * 30_000)
             store.revoke(store.grant(10))
 
+    def test_prefixes_are_added_and_dropped_on_an_encrypted_stream(
+        self, encrypted: EtcdCluster, certificates: Certificates
+    ) -> None:
+        """Also while much is told on it: what was decrypted and not read yet the kernel knows nothing of."""
+        tls = Tls(ca=certificates.ca, cert=certificates.cert, key=certificates.key)
+        with EtcdStore(encrypted.endpoints, tls=tls) as store:
+            since = store.list("").revision
+            watcher = store.watcher()
+            watcher.add("much/", since)
+            with Follower(watcher=watcher) as follower:
+                for number in range(20):
+                    watcher.add(f"{number}/", since)
+                    large = [Put(f"much/{number}/{part}", f"{part}" * 20_000) for part in range(10)]
+                    store.transact([], [*large, Put(f"{number}/", "1")])
+                    follower.wait_for(f"{number}/", "1")
+                    follower.wait_for(f"much/{number}/9", "9" * 20_000)
+                    if number % 2:
+                        watcher.drop(f"{number}/")
+                store.transact([], [Put(f"{number}/", "2") for number in range(20)])
+                for number in range(0, 20, 2):
+                    follower.wait_for(f"{number}/", "2")
+            told = [int(each.key[:-1]) for each in follower.changes if each.value == "2"]
+            assert sorted(told) == list(range(0, 20, 2))
+
     def test_a_context_of_the_callers_own_is_used(
         self, encrypted: EtcdCluster, certificates: Certificates
     ) -> None:

@@ -524,6 +524,7 @@ class TestSeveralPrefixes:
                 watcher.drop(f"{n}/")
             follower.wait_until(lambda: watches_of(own) == 2, "28 watches to end")
             writer.transact([], [Put(f"{n}/", "2") for n in range(30)])
+            follower.wait_for("0/", "2")
             follower.wait_for("29/", "2")
             watcher.add("7/", writer.list("").revision)
             put(writer, "7/", "3")
