@@ -19,7 +19,7 @@ from pynetwork.store.etcd_answers import (
     read_answer,
     refusal,
 )
-from pynetwork.store.etcd_http import BrokenError, Connections
+from pynetwork.store.etcd_http import BrokenError, Connections, lines_of
 
 if TYPE_CHECKING:
     import ssl
@@ -207,7 +207,7 @@ class Client:
             RefusedError: A member refuses, and that is final.
             StoreUnavailableError: None opens one.
         """
-        payload = "".join(f"{json.dumps(body, separators=(',', ':'))}\n" for body in bodies).encode()
+        payload = lines_of(bodies)
         causes: Causes = {}
         for endpoint in self._in_order():
             try:

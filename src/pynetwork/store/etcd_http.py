@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pynetwork.store.etcd_endpoints import Endpoint
 
-__all__ = ["BrokenError", "Connections", "Stream"]
+__all__ = ["BrokenError", "Connections", "Stream", "lines_of"]
 
 _IDLE_PER_MEMBER: Final = 8
 _LONGEST_HEAD: Final = 65536
@@ -201,11 +201,11 @@ class Stream:
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._socket = sock
         self._buffer = bytearray()
-        self._is_awake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
             self._read_head(timeout)
         except BaseException:
-            os.close(self._is_awake)
+            os.close(self._wake_descriptor)
             raise
 
     def _read_head(self, timeout: float) -> None:
@@ -258,21 +258,20 @@ class Stream:
         Raises:
             BrokenError: The other side takes no more.
         """
-        payload = "".join(f"{json.dumps(each, separators=(',', ':'))}\n" for each in messages)
         try:
             self._socket.settimeout(timeout)
-            self._socket.sendall(payload.encode())
+            self._socket.sendall(lines_of(messages))
         except OSError as error:
             raise BrokenError(_explain(error, timeout), sent=True) from error
 
     def wake(self) -> None:
         """Have the thread that reads it look up; from any thread, before it is closed."""
-        os.eventfd_write(self._is_awake, 1)
+        os.eventfd_write(self._wake_descriptor, 1)
 
     def close(self) -> None:
         """End it: the member notices, and forgets the request."""
         self._socket.close()
-        os.close(self._is_awake)
+        os.close(self._wake_descriptor)
 
     def _wait(self, timeout: float) -> bool:
         """Wait until there is something to read; return whether there is, and nobody woke the reader."""
@@ -280,10 +279,10 @@ class Stream:
             return True  # what was decrypted already the kernel knows nothing of
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
-        poll.register(self._is_awake, select.POLLIN)
+        poll.register(self._wake_descriptor, select.POLLIN)
         ready = dict(poll.poll(timeout * 1000))
-        if self._is_awake in ready:
-            os.eventfd_read(self._is_awake)
+        if self._wake_descriptor in ready:
+            os.eventfd_read(self._wake_descriptor)
             return False
         return bool(ready)
 
@@ -304,6 +303,11 @@ class Stream:
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
+
+
+def lines_of(messages: Iterable[object]) -> bytes:
+    """Return what a stream of requests says: a line of JSON for each."""
+    return "".join(f"{json.dumps(each, separators=(',', ':'))}\n" for each in messages).encode()
 
 
 def _was_hung_up(sock: socket.socket) -> bool:

@@ -211,7 +211,7 @@ class Watch:
 
     @contextlib.contextmanager
     def _held(self, stream: Stream) -> Iterator[None]:
-        """Let others interrupt *stream*, and close it in the end."""
+        """Let others wake the reader of *stream*, and close it in the end."""
         with contextlib.closing(stream):
             with self._lock:
                 self._stream = stream

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from pynetwork.peers import Entry
     from pynetwork.plan import Plan, Step
     from pynetwork.store import Entry as StoreEntry
-    from pynetwork.store import Snapshot
 
 
 def expected(endpoint: Endpoint, host: str) -> set[Entry]:
@@ -342,16 +341,11 @@ def test_two_hosts_cannot_have_one_name_nor_two_ports(world: World) -> None:
         world.host("h2", vxlan_port=4790)
 
 
-def test_a_host_that_registers_again_looks_at_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_registers_again_looks_at_no_other(
+    world: World, asked: Callable[[str], list[str]]
+) -> None:
     a, b = world.host("h1"), world.host("h2")
-    listed: list[str] = []
-    look = MemoryStore.list
-
-    def note_prefix(store: MemoryStore, prefix: str) -> Snapshot:
-        listed.append(prefix)
-        return look(store, prefix)
-
-    monkeypatch.setattr(MemoryStore, "list", note_prefix)
+    listed = asked("list")
     world.settle()
     assert listed.count("hosts/") == 2  # once for each
     world.clock.turn(11)
@@ -414,7 +408,10 @@ def test_what_an_earlier_agent_announced_and_left_meanwhile_is_withdrawn(world: 
 
 
 def test_a_whole_look_reads_what_is_news_and_of_this_host_s_networks(
-    world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+    world: World,
+    pair: tuple[Host, Host],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Callable[[str], list[str]],
 ) -> None:
     a, b = pair
     a.joined("net", "web")
@@ -430,14 +427,7 @@ def test_a_whole_look_reads_what_is_news_and_of_this_host_s_networks(
         return layout.read(cls, entry)
 
     monkeypatch.setattr("pynetwork.cluster.worker.read", note)
-    listed: list[str] = []
-    look = MemoryStore.list
-
-    def note_prefix(store: MemoryStore, prefix: str) -> Snapshot:
-        listed.append(prefix)
-        return look(store, prefix)
-
-    monkeypatch.setattr(MemoryStore, "list", note_prefix)
+    listed = asked("list")
     a.worker.register()  # as after its lease was lost
     assert [prefix for prefix in listed if prefix.startswith("eps")] == [layout.peer_key(new.network.id)]
     assert [key for key in read if known.id in key] == []

@@ -12,7 +12,7 @@ import pytest
 from pynetwork import ConflictError, InvalidValueError, NotFoundError, StoreError
 from pynetwork.cluster.layout import NAMES
 from pynetwork.cluster.watching import Listed
-from pynetwork.store import Change, MemoryStore
+from pynetwork.store import Change
 from pynetwork.testing import ChaosStore
 
 if TYPE_CHECKING:
@@ -207,16 +207,9 @@ class TestNetworks:
         assert (network.name, other.name) == ("other", "net")
 
     def test_upkeep_reads_no_network_whose_name_is_as_it_was_told(
-        self, world: World, pair: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch
+        self, world: World, pair: tuple[Host, Host], asked: Callable[[str], list[str]]
     ) -> None:
-        read: list[str] = []
-        look = MemoryStore.get
-
-        def note(store: MemoryStore, key: str) -> Any:
-            read.append(key)
-            return look(store, key)
-
-        monkeypatch.setattr(MemoryStore, "get", note)
+        read = asked("get")
         for host in pair:
             host.worker.keep_up(now=True)
         assert not [key for key in read if key.startswith("nets/")]
